@@ -1,0 +1,282 @@
+//! A connection that the host program already has: what runs on it through a ward, and how exactly that is stopped.
+//!
+//! An interrupt has no address: DuckDB stops whatever the connection runs when it arrives, and forgets an interrupt
+//! that arrives between two statements. So a stop is recorded here first, sent again until the query has ended, and
+//! the query does not end while one is being sent; it never reaches the next query.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Interrupt;
+use crate::clock::Moment;
+use crate::units::Bytes;
+
+/// Why a running query is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Memory reached the emergency level.
+    Memory,
+    /// It ran longer than `query_timeout`.
+    Timeout,
+    /// `cancel()` was called.
+    Cancel,
+    /// The user pressed Ctrl-C.
+    Signal,
+}
+
+impl Stop {
+    /// For events and messages.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Stop::Memory => "memory reached the emergency level",
+            Stop::Timeout => "query_timeout passed",
+            Stop::Cancel => "cancel() was called",
+            Stop::Signal => "Ctrl-C",
+        }
+    }
+}
+
+/// A query that runs on a connection now.
+#[derive(Clone, Copy, Debug)]
+pub struct Active {
+    /// Its number in this process.
+    pub query: u64,
+    /// False for COMMIT, CHECKPOINT and the like, whose outcome an interrupt would leave unknown.
+    pub interruptible: bool,
+    /// Whether it runs on the thread that a Ctrl-C is meant for.
+    pub heeds_signals: bool,
+    /// When this attempt began.
+    pub started: Moment,
+    /// When it is stopped at the latest.
+    pub deadline: Option<Moment>,
+    /// Memory that counted when it began.
+    pub base: Bytes,
+    /// Largest memory that counted since.
+    pub peak: Bytes,
+    /// Largest temporary storage seen since.
+    pub spilled: Bytes,
+    /// Why it is being stopped, and when that was last sent.
+    pub stop: Option<(Stop, Moment)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    active: Option<Active>,
+    sending: bool,
+}
+
+/// How long after one interrupt the next is sent, if the query has not ended.
+const RESEND: Duration = Duration::from_millis(5);
+
+/// One connection under guard. Used by one query at a time.
+pub struct Connection {
+    interrupt: Arc<dyn Interrupt>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("active", &self.active()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A connection that `interrupt` stops.
+    pub fn new(interrupt: Arc<dyn Interrupt>) -> Arc<Self> {
+        Arc::new(Connection { interrupt, state: Mutex::new(State::default()) })
+    }
+
+    /// What runs now.
+    pub fn active(&self) -> Option<Active> {
+        self.state.lock().active
+    }
+
+    /// From now on `active` runs here. False, and nothing changed, when another query still does.
+    pub fn begin(&self, active: Active) -> bool {
+        let mut state = self.state.lock();
+        if state.active.is_some() {
+            return false;
+        }
+        state.active = Some(active);
+        true
+    }
+
+    /// The query has ended; what was seen of it. Waits while an interrupt is being sent, so that none can arrive later.
+    ///
+    /// A caller that holds a lock which the interrupt needs (the Python GIL) must release it first.
+    pub fn end(&self, query: u64) -> Option<Active> {
+        loop {
+            let mut state = self.state.lock();
+            if state.active.is_none_or(|active| active.query != query) {
+                return None;
+            }
+            if !state.sending {
+                return state.active.take();
+            }
+            drop(state);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Stops `query` if it still runs here and may be interrupted; whether a stop is now under way.
+    /// The first reason stays.
+    pub fn stop(&self, query: u64, why: Stop, now: Moment) -> bool {
+        let mut state = self.state.lock();
+        match &mut state.active {
+            Some(active) if active.query == query && active.interruptible => {
+                active.stop = Some((active.stop.map_or(why, |(first, _)| first), now));
+            }
+            _ => return false,
+        }
+        self.send(state);
+        true
+    }
+
+    /// Sends the interrupt again if a stop is under way and the last one is some milliseconds old.
+    pub fn resend(&self, now: Moment) {
+        let mut state = self.state.lock();
+        if let Some(Active { stop: Some((_, sent)), .. }) = &mut state.active
+            && now.since(*sent) >= RESEND
+        {
+            *sent = now;
+            self.send(state);
+        }
+    }
+
+    /// Interrupts whatever the host itself runs here; only while no query of ours does.
+    pub fn interrupt_host(&self) {
+        let state = self.state.lock();
+        if state.active.is_none() {
+            self.send(state);
+        }
+    }
+
+    fn send(&self, mut state: parking_lot::MutexGuard<'_, State>) {
+        if state.sending {
+            return;
+        }
+        state.sending = true;
+        // Unlocked: the interrupt may need a lock (the GIL) whose holder waits for ours in `end`.
+        drop(state);
+        self.interrupt.interrupt();
+        self.state.lock().sending = false;
+    }
+
+    /// Takes note of the memory that counts now.
+    pub fn observe(&self, used: Bytes, spilled: Bytes) {
+        if let Some(active) = &mut self.state.lock().active {
+            active.peak = active.peak.max(used);
+            active.spilled = active.spilled.max(spilled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Interrupt for Count {
+        fn interrupt(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn active(query: u64) -> Active {
+        Active {
+            query,
+            interruptible: true,
+            heeds_signals: false,
+            started: Moment::default(),
+            deadline: None,
+            base: Bytes(0),
+            peak: Bytes(0),
+            spilled: Bytes(0),
+            stop: None,
+        }
+    }
+
+    fn connection() -> (Arc<Connection>, Arc<Count>) {
+        let count = Arc::new(Count::default());
+        (Connection::new(Arc::clone(&count) as Arc<dyn Interrupt>), count)
+    }
+
+    #[test]
+    fn a_stop_reaches_only_the_query_it_names() {
+        let (connection, count) = connection();
+        assert!(!connection.stop(1, Stop::Cancel, Moment::default()));
+        assert!(connection.begin(active(1)));
+        assert!(!connection.begin(active(2)), "one query at a time");
+        assert!(connection.stop(1, Stop::Memory, Moment::default()));
+        assert!(connection.stop(1, Stop::Cancel, Moment::default()));
+        let ended = connection.end(1).unwrap();
+        assert_eq!(ended.stop.unwrap().0, Stop::Memory, "the first reason stays");
+        assert!(connection.begin(active(2)));
+        assert!(!connection.stop(1, Stop::Cancel, Moment::default()));
+        connection.resend(Moment::at(Duration::from_secs(9)));
+        assert_eq!(count.0.load(Ordering::SeqCst), 2, "the next query hears nothing");
+    }
+
+    #[test]
+    fn a_commit_is_never_interrupted() {
+        let (connection, count) = connection();
+        connection.begin(Active { interruptible: false, ..active(1) });
+        assert!(!connection.stop(1, Stop::Memory, Moment::default()));
+        connection.interrupt_host();
+        assert_eq!(count.0.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_lost_interrupt_is_sent_again_until_the_query_ends() {
+        let (connection, count) = connection();
+        connection.begin(active(1));
+        connection.stop(1, Stop::Cancel, Moment::default());
+        for milliseconds in [1, 6, 7, 12] {
+            connection.resend(Moment::at(Duration::from_millis(milliseconds)));
+        }
+        assert_eq!(count.0.load(Ordering::SeqCst), 3);
+        connection.end(1);
+        connection.resend(Moment::at(Duration::from_secs(1)));
+        assert_eq!(count.0.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn ending_waits_for_an_interrupt_under_way() {
+        struct Slow(Mutex<()>, AtomicU32);
+        impl Interrupt for Slow {
+            fn interrupt(&self) {
+                self.1.store(1, Ordering::SeqCst);
+                drop(self.0.lock());
+                self.1.store(2, Ordering::SeqCst);
+            }
+        }
+        let slow = Arc::new(Slow(Mutex::new(()), AtomicU32::new(0)));
+        let connection = Connection::new(Arc::clone(&slow) as Arc<dyn Interrupt>);
+        connection.begin(active(1));
+        let held = slow.0.lock();
+        let stopper = {
+            let connection = Arc::clone(&connection);
+            std::thread::spawn(move || connection.stop(1, Stop::Cancel, Moment::default()))
+        };
+        while slow.1.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let ender = {
+            let (connection, slow) = (Arc::clone(&connection), Arc::clone(&slow));
+            std::thread::spawn(move || {
+                connection.end(1);
+                slow.1.load(Ordering::SeqCst)
+            })
+        };
+        drop(held);
+        assert_eq!(ender.join().unwrap(), 2, "the query ended only after the interrupt was out");
+        assert!(stopper.join().unwrap());
+    }
+}

@@ -1,0 +1,121 @@
+//! The only door to a database. An [`Engine`] makes [`Session`]s; a session runs statements and can be interrupted.
+//!
+//! `scripted` is the test double; `host` is a connection that the host program already has (in Python the user's own
+//! `DuckDBPyConnection`, which the Python face hands in).
+
+pub mod host;
+pub mod scripted;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatchReader;
+
+use crate::units::Bytes;
+
+/// What an engine's error says of itself: the class, and the text.
+///
+/// The class comes from the engine's typed error (a Python exception class, a C error type), never from the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineError {
+    /// The engine's class.
+    pub class: Class,
+    /// The engine's message, unchanged.
+    pub message: String,
+}
+
+/// DuckDB's error types, as far as somebody acts on the difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Out of memory; DuckDB gives a full temporary directory the same type.
+    OutOfMemory,
+    /// Interrupted, by whomever, or its own `max_execution_time`.
+    Interrupt,
+    /// Input and output, a full disk included.
+    Io,
+    /// A transaction conflict, or an aborted transaction.
+    Transaction,
+    /// The connection is closed or cannot be made.
+    Connection,
+    /// The connection has an unfinished result or is busy.
+    Busy,
+    /// A constraint or a duplicate key.
+    Constraint,
+    /// Stored data does not match its checksum.
+    Corruption,
+    /// A fatal or internal error: the instance is invalid until reopened.
+    Fatal,
+    /// Anything wrong with the statement or its values.
+    Statement,
+    /// The host's own error (an exception in a user-defined function).
+    Host,
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for EngineError {}
+
+/// An answer as it comes: Arrow batches with one schema.
+pub type Stream = Box<dyn RecordBatchReader + Send>;
+
+/// Stops the statement that runs on a session now. Does nothing when none runs; may be called from any thread.
+pub trait Interrupt: Send + Sync {
+    /// Asks the engine to stop. Not remembered: sent to an idle session it is lost.
+    fn interrupt(&self);
+}
+
+/// One connection.
+pub trait Session: Send {
+    /// Runs one statement; the stream is its answer, read as it is made.
+    ///
+    /// # Errors
+    /// The engine's, here or in an item of the stream.
+    fn query(&self, sql: &str) -> Result<Stream, EngineError>;
+
+    /// Runs one statement to its end and returns the rows of its answer as text, for our own small questions.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError>;
+
+    /// The handle that stops what runs here.
+    fn interrupt(&self) -> Arc<dyn Interrupt>;
+}
+
+/// A database instance as the guard needs it.
+pub trait Engine: Send + Sync {
+    /// A new connection of our own to the same instance; sees its global settings, shares none of its session's.
+    ///
+    /// # Errors
+    /// The engine's; [`Class::Connection`] when the instance is closed.
+    fn session(&self) -> Result<Box<dyn Session>, EngineError>;
+}
+
+/// What `duckdb_memory()` and the settings say of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstanceMemory {
+    /// Memory its buffer manager tracks.
+    pub tracked: Bytes,
+    /// Temporary storage on disk.
+    pub spilled: Bytes,
+}
+
+/// Asks an instance for its memory.
+///
+/// # Errors
+/// The engine's.
+pub fn instance_memory(session: &dyn Session) -> Result<InstanceMemory, EngineError> {
+    let rows = session.rows(
+        "SELECT sum(memory_usage_bytes)::UBIGINT::VARCHAR, sum(temporary_storage_bytes)::UBIGINT::VARCHAR FROM duckdb_memory()",
+    )?;
+    let number = |column: usize| {
+        rows.first()
+            .and_then(|row| row.get(column)?.as_deref()?.parse().ok())
+            .map_or(Bytes(0), Bytes)
+    };
+    Ok(InstanceMemory { tracked: number(0), spilled: number(1) })
+}

@@ -1,0 +1,488 @@
+//! The last-resort net: a soft `RLIMIT_DATA` while guarded queries run.
+//!
+//! Some of DuckDB's memory passes its buffer manager by (the strings of one vector: 15 GB were measured under
+//! a `memory_limit` of 500 MB), and grows faster than any watcher can interrupt. Under this limit the
+//! allocation fails, DuckDB answers with an out-of-memory error, and the process lives.
+//!
+//! The limit belongs to the process, so what is kept of it is kept once per process. Child processes inherit
+//! it: a program that is started, or a fork that is made, while queries run has it for life, unless it calls
+//! [`release_now`] (a fork) or raises its own soft limit. On systems other than Linux nothing of this has an
+//! effect; that has not been tested.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use parking_lot::Mutex;
+
+use super::reading::ProcessMemory;
+use crate::units::Bytes;
+
+/// Room for the stacks of new threads, which count as data whether they are touched or not.
+const SLACK: u64 = 16 << 20;
+
+/// A limit is moved only by more than this, so that most readings cost no system call.
+const STEP: u64 = 1 << 20;
+
+/// "No limit" in [`BEFORE`], "none of ours" in [`IN_FORCE`] and [`TRIED`].
+const NONE: u64 = u64::MAX;
+
+/// How many [`Armed`] there are. Whoever moves the limit holds this lock, except for [`release_now`].
+static ARMED: Mutex<usize> = Mutex::new(0);
+/// The soft limit before the first of them.
+static BEFORE: AtomicU64 = AtomicU64::new(NONE);
+/// The soft limit that we have set and still keep up.
+static IN_FORCE: AtomicU64 = AtomicU64::new(NONE);
+/// The last one that we tried to set: another thread may see it in the kernel before [`IN_FORCE`] says so.
+static TRIED: AtomicU64 = AtomicU64::new(NONE);
+/// Whether [`release_now`] has lifted it.
+static RELEASED: AtomicBool = AtomicBool::new(false);
+
+/// The soft `RLIMIT_DATA` that lets a process grow by `room`, and hardly more.
+///
+/// What the process had mapped and touched at `start` and what it has `now` tell how much of its data it has
+/// freed but kept mapped, as jemalloc does: it can grow into that without the limit noticing, so that is
+/// taken off the room, down to half. `most` is the limit that may not be passed: the hard limit, or a soft
+/// one that was there before.
+pub fn limit(now: ProcessMemory, start: ProcessMemory, room: Bytes, most: Option<Bytes>) -> Bytes {
+    let grown = |now: Bytes, start: Bytes| i128::from(now.0) - i128::from(start.0);
+    let untouched = grown(now.data, start.data) - grown(now.anonymous, start.anonymous);
+    let retained = Bytes(u64::try_from(untouched.max(0)).unwrap_or(u64::MAX));
+    let growth = room.minus(retained).max(Bytes(room.0 / 2));
+    let limit = now.data.plus(growth).plus(Bytes(SLACK));
+    // One byte less than "no limit", in case it saturated.
+    limit.min(most.unwrap_or(Bytes(NONE - 1)))
+}
+
+/// The net of one guard. Dropping it does not take the limit away; dropping the last [`Armed`] does.
+#[derive(Clone, Copy, Debug)]
+pub struct Ceiling {
+    start: ProcessMemory,
+}
+
+impl Ceiling {
+    /// A net for a guard that begins when the process is at `start`. Nothing is limited yet.
+    pub const fn new(start: ProcessMemory) -> Self {
+        Ceiling { start }
+    }
+
+    /// Limits the process, which is at `now`, to a growth of `room` bytes, until every [`Armed`] is dropped.
+    ///
+    /// It never fails: where the system refuses, or somebody else has changed the limit since the first was
+    /// armed, nothing is limited, and [`in_force`] says so.
+    #[must_use = "the ceiling is taken away when this is dropped"]
+    pub fn arm(&self, now: ProcessMemory, room: Bytes) -> Armed {
+        let mut armed = ARMED.lock();
+        *armed += 1;
+        if *armed == 1 {
+            if let Some((soft, _)) = rlimit::get() {
+                RELEASED.store(false, SeqCst);
+                BEFORE.store(soft, SeqCst);
+                self.set(now, room);
+            }
+        } else if IN_FORCE.load(SeqCst) != NONE {
+            self.set(now, room);
+        }
+        Armed { _private: () }
+    }
+
+    /// Moves the limit to where the process, now at `now`, may grow by `room` bytes. Does nothing unless
+    /// armed, or for less than a mebibyte; cheap enough for every reading.
+    pub fn adjust(&self, now: ProcessMemory, room: Bytes) {
+        let set = IN_FORCE.load(SeqCst);
+        if set == NONE || limit(now, self.start, room, before()).0.abs_diff(set) <= STEP {
+            return;
+        }
+        let armed = ARMED.lock();
+        if *armed > 0 && IN_FORCE.load(SeqCst) != NONE {
+            self.set(now, room);
+        }
+    }
+
+    /// Sets the limit, unless somebody else has set one; with [`ARMED`] locked.
+    fn set(&self, now: ProcessMemory, room: Bytes) {
+        let Some((soft, hard)) = rlimit::get() else { return };
+        let first = IN_FORCE.load(SeqCst) == NONE;
+        let as_left = is_ours(soft) || (first && soft == BEFORE.load(SeqCst));
+        if !as_left {
+            forget();
+            return;
+        }
+        let most = before().unwrap_or(Bytes(hard)).min(Bytes(hard));
+        let limit = limit(now, self.start, room, (most.0 != NONE).then_some(most)).0;
+        TRIED.store(limit, SeqCst);
+        if rlimit::set(limit, hard) {
+            IN_FORCE.store(limit, SeqCst);
+        }
+        // It may have been released between the lines above.
+        if RELEASED.load(SeqCst) {
+            lift();
+        }
+    }
+}
+
+/// As long as one of these lives, the limit is kept up. Dropping the last puts the soft limit back that was
+/// there before, unless somebody else has changed it meanwhile.
+#[derive(Debug)]
+pub struct Armed {
+    _private: (),
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        let mut armed = ARMED.lock();
+        *armed = armed.saturating_sub(1);
+        if *armed == 0 {
+            lift();
+            forget();
+        }
+    }
+}
+
+/// The limit that is kept up now, if any.
+pub fn in_force() -> Option<Bytes> {
+    let set = IN_FORCE.load(SeqCst);
+    (set != NONE).then_some(Bytes(set))
+}
+
+/// Whether the limit was lifted by [`release_now`] since it was last armed.
+pub fn released() -> bool {
+    RELEASED.load(SeqCst)
+}
+
+/// Lifts the limit at once, until it is armed anew after the last query. Allocates nothing and takes no lock,
+/// so that a failing allocator can call it. Returns whether there was something to lift, which means: whether
+/// to try again.
+pub fn release_now() -> bool {
+    if IN_FORCE.load(SeqCst) == NONE && TRIED.load(SeqCst) == NONE {
+        return false;
+    }
+    RELEASED.store(true, SeqCst);
+    lift()
+}
+
+/// The soft limit `soft`, or the one that ours has displaced if that is what it is.
+pub(super) fn without_ours(soft: Option<Bytes>) -> Option<Bytes> {
+    match soft {
+        Some(Bytes(bytes)) if is_ours(bytes) => before(),
+        other => other,
+    }
+}
+
+fn before() -> Option<Bytes> {
+    let before = BEFORE.load(SeqCst);
+    (before != NONE).then_some(Bytes(before))
+}
+
+fn is_ours(soft: u64) -> bool {
+    soft != NONE && (soft == IN_FORCE.load(SeqCst) || soft == TRIED.load(SeqCst))
+}
+
+/// Puts the soft limit back if the one in force is ours.
+fn lift() -> bool {
+    let set = IN_FORCE.load(SeqCst);
+    let lifted = match rlimit::get() {
+        Some((soft, hard)) if is_ours(soft) => rlimit::set(BEFORE.load(SeqCst).min(hard), hard),
+        _ => false,
+    };
+    // Another thread may have armed it anew in between; then that one stays known.
+    let _ = IN_FORCE.compare_exchange(set, NONE, SeqCst, SeqCst);
+    lifted
+}
+
+fn forget() {
+    IN_FORCE.store(NONE, SeqCst);
+    TRIED.store(NONE, SeqCst);
+}
+
+/// `RLIMIT_DATA` of this process, with [`NONE`] for no limit.
+#[cfg(target_os = "linux")]
+mod rlimit {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    use super::NONE;
+
+    /// The soft and the hard limit.
+    pub(super) fn get() -> Option<(u64, u64)> {
+        let limits = getrlimit(Resource::Data);
+        Some((limits.current.unwrap_or(NONE), limits.maximum.unwrap_or(NONE)))
+    }
+
+    /// Sets both, and says whether the system did.
+    pub(super) fn set(soft: u64, hard: u64) -> bool {
+        let known = |limit: u64| (limit != NONE).then_some(limit);
+        setrlimit(
+            Resource::Data,
+            Rlimit {
+                current: known(soft),
+                maximum: known(hard),
+            },
+        )
+        .is_ok()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod rlimit {
+    pub(super) fn get() -> Option<(u64, u64)> {
+        None
+    }
+
+    pub(super) fn set(_soft: u64, _hard: u64) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn process(anonymous: Bytes, data: Bytes) -> ProcessMemory {
+        ProcessMemory {
+            anonymous,
+            resident: anonymous,
+            data,
+        }
+    }
+
+    const START: ProcessMemory = ProcessMemory {
+        anonymous: Bytes::mib(50),
+        resident: Bytes::mib(80),
+        data: Bytes::mib(120),
+    };
+
+    #[test]
+    fn a_process_that_keeps_nothing_may_grow_by_the_whole_room() {
+        let grown = process(Bytes::mib(350), Bytes::mib(420));
+        assert_eq!(
+            limit(grown, START, Bytes::mib(200), None),
+            Bytes::mib(420 + 200 + 16)
+        );
+    }
+
+    #[test]
+    fn what_was_freed_but_stays_mapped_is_taken_off_the_room_down_to_half() {
+        let mapped = |mib: u64| process(Bytes::mib(50), Bytes::mib(120 + mib));
+        assert_eq!(
+            limit(mapped(60), START, Bytes::mib(200), None),
+            Bytes::mib(180 + 140 + 16)
+        );
+        assert_eq!(
+            limit(mapped(900), START, Bytes::mib(200), None),
+            Bytes::mib(1020 + 100 + 16)
+        );
+    }
+
+    #[test]
+    fn memory_given_back_since_the_start_counts_as_kept_only_if_it_stays_mapped() {
+        let shrunk = process(Bytes::mib(20), Bytes::mib(90));
+        assert_eq!(
+            limit(shrunk, START, Bytes::mib(200), None),
+            Bytes::mib(90 + 200 + 16)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_limit_leaves_between_half_the_room_and_all_of_it_and_stays_under_the_most(
+            now: (u64, u64), start: (u64, u64), room: u64, more: u64, most: Option<u64>,
+        ) {
+            let (now, start) = (process(Bytes(now.0), Bytes(now.1)), process(Bytes(start.0), Bytes(start.1)));
+            let free = limit(now, start, Bytes(room), None);
+            prop_assert!(free.0 < NONE);
+            prop_assert!(free >= now.data.plus(Bytes(room / 2)).min(Bytes(NONE - 1)));
+            prop_assert!(free <= now.data.plus(Bytes(room)).plus(Bytes(SLACK)));
+            let wider = limit(now, start, Bytes(room).plus(Bytes(more)), None);
+            prop_assert!(wider >= free, "more room, lower limit");
+            let most = most.map(Bytes);
+            prop_assert_eq!(limit(now, start, Bytes(room), most), most.map_or(free, |most| most.min(free)));
+        }
+    }
+
+    /// The tests below change a limit of their process, so each runs in one of its own.
+    #[cfg(target_os = "linux")]
+    mod alone {
+        use std::path::Path;
+
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        use super::super::*;
+        use crate::guard::budget::Limits;
+        use crate::guard::budget::testing::{in_child, run_in_child};
+        use crate::guard::reading::{Sample, Sampler};
+
+        const GIB: usize = 1 << 30;
+
+        fn now() -> ProcessMemory {
+            Sampler::open(Path::new("/"), None).fast().expect("statm reads")
+        }
+
+        fn armed(room: Bytes) -> (Ceiling, Armed) {
+            let now = now();
+            let ceiling = Ceiling::new(now);
+            (ceiling, ceiling.arm(now, room))
+        }
+
+        fn can_allocate(bytes: usize) -> bool {
+            let mut memory: Vec<u8> = Vec::new();
+            let done = memory.try_reserve_exact(bytes).is_ok();
+            std::hint::black_box(&memory);
+            done
+        }
+
+        fn set_soft(soft: Option<u64>) {
+            let maximum = getrlimit(Resource::Data).maximum;
+            setrlimit(
+                Resource::Data,
+                Rlimit {
+                    current: soft,
+                    maximum,
+                },
+            )
+            .expect("a soft limit can be set");
+        }
+
+        /// In the child, returns; else runs `test` in a child and says that there is nothing more to do.
+        fn is_parent(test: &str) -> bool {
+            if in_child().is_some() {
+                return false;
+            }
+            run_in_child(module_path!(), test, "1");
+            true
+        }
+
+        #[test]
+        fn an_allocation_beyond_the_room_fails_while_armed_and_succeeds_afterwards() {
+            if is_parent("an_allocation_beyond_the_room_fails_while_armed_and_succeeds_afterwards") {
+                return;
+            }
+            let before = getrlimit(Resource::Data);
+            let (_, armed) = armed(Bytes::mib(256));
+            assert!(!can_allocate(GIB));
+            assert!(can_allocate(64 << 20), "what fits into the room is not refused");
+            drop(armed);
+            assert_eq!(getrlimit(Resource::Data), before);
+            assert!(can_allocate(GIB));
+        }
+
+        #[test]
+        fn the_soft_limit_that_was_there_is_never_passed_and_comes_back_with_the_last_one_armed() {
+            if is_parent(
+                "the_soft_limit_that_was_there_is_never_passed_and_comes_back_with_the_last_one_armed",
+            ) {
+                return;
+            }
+            set_soft(Some(3 << 30));
+            let (ceiling, first) = armed(Bytes::mib(8192));
+            assert_eq!(in_force(), Some(Bytes::mib(3072)));
+            let second = ceiling.arm(now(), Bytes::mib(512));
+            drop(first);
+            let limited = getrlimit(Resource::Data).current.expect("a limit");
+            assert!(limited < 1 << 30, "{limited}");
+            assert_eq!(in_force(), Some(Bytes(limited)));
+            drop(second);
+            assert_eq!(getrlimit(Resource::Data).current, Some(3 << 30));
+            assert_eq!(in_force(), None);
+        }
+
+        #[test]
+        fn the_limit_follows_the_room_in_steps_of_more_than_a_mebibyte() {
+            if is_parent("the_limit_follows_the_room_in_steps_of_more_than_a_mebibyte") {
+                return;
+            }
+            let soft = || getrlimit(Resource::Data).current;
+            let before = soft();
+            let start = now();
+            let ceiling = Ceiling::new(start);
+            ceiling.adjust(start, Bytes::mib(100));
+            assert_eq!(soft(), before, "not armed");
+            let armed = ceiling.arm(start, Bytes::mib(200));
+            let first = soft().expect("a limit");
+            ceiling.adjust(start, Bytes::mib(201));
+            assert_eq!(soft(), Some(first));
+            ceiling.adjust(start, Bytes::mib(300));
+            assert_eq!(soft(), Some(first + (100 << 20)));
+            ceiling.adjust(start, Bytes::mib(90));
+            assert_eq!(soft(), Some(first - (110 << 20)));
+            drop(armed);
+            assert_eq!(soft(), before);
+        }
+
+        #[test]
+        fn a_limit_that_somebody_else_sets_meanwhile_is_left_alone() {
+            if is_parent("a_limit_that_somebody_else_sets_meanwhile_is_left_alone") {
+                return;
+            }
+            let (ceiling, armed) = armed(Bytes::mib(512));
+            set_soft(Some(5 << 30));
+            ceiling.adjust(now(), Bytes::mib(256));
+            let nested = ceiling.arm(now(), Bytes::mib(256));
+            assert_eq!(in_force(), None);
+            drop((nested, armed));
+            assert_eq!(getrlimit(Resource::Data).current, Some(5 << 30));
+        }
+
+        #[test]
+        fn a_failing_allocator_can_lift_the_limit_and_it_stays_lifted_until_the_last_query_ends() {
+            if is_parent(
+                "a_failing_allocator_can_lift_the_limit_and_it_stays_lifted_until_the_last_query_ends",
+            ) {
+                return;
+            }
+            assert!(!release_now(), "nothing is armed");
+            let before = getrlimit(Resource::Data);
+            let (ceiling, first) = armed(Bytes::mib(256));
+            assert!(!can_allocate(GIB));
+            assert!(release_now());
+            assert!(released() && can_allocate(GIB));
+            ceiling.adjust(now(), Bytes::mib(64));
+            let second = ceiling.arm(now(), Bytes::mib(64));
+            assert_eq!((in_force(), getrlimit(Resource::Data)), (None, before));
+            assert!(!release_now(), "it is lifted already");
+            drop((first, second));
+            let anew = ceiling.arm(now(), Bytes::mib(64));
+            assert!(!released() && !can_allocate(GIB));
+            drop(anew);
+            assert_eq!(getrlimit(Resource::Data), before);
+        }
+
+        #[test]
+        fn our_own_limit_is_no_bound_of_a_budget() {
+            if is_parent("our_own_limit_is_no_bound_of_a_budget") {
+                return;
+            }
+            let without = Limits::read(Path::new("/")).data;
+            let (_, armed) = armed(Bytes::mib(256));
+            assert_eq!(Limits::read(Path::new("/")).data, without);
+            drop(armed);
+            set_soft(Some(4 << 30));
+            assert_eq!(Limits::read(Path::new("/")).data, Some(Bytes::mib(4096)));
+        }
+
+        #[test]
+        fn whatever_threads_arm_adjust_and_release_the_limit_ends_as_it_was() {
+            if is_parent("whatever_threads_arm_adjust_and_release_the_limit_ends_as_it_was") {
+                return;
+            }
+            set_soft(Some(6 << 30));
+            let start = now();
+            let ceiling = Ceiling::new(start);
+            std::thread::scope(|scope| {
+                for thread in 0..6u64 {
+                    scope.spawn(move || {
+                        for round in 0..2000u64 {
+                            let room = Bytes::mib(1024 + (thread * 977 + round * 31) % 512);
+                            match thread {
+                                0 => drop(release_now()),
+                                1 | 2 => ceiling.adjust(start, room),
+                                _ => drop(ceiling.arm(start, room)),
+                            }
+                        }
+                    });
+                }
+            });
+            assert_eq!(getrlimit(Resource::Data).current, Some(6 << 30));
+            assert_eq!(in_force(), None);
+        }
+    }
+}

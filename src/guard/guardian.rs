@@ -1,0 +1,730 @@
+//! [`Guardian`]: the guard of one process. All wards of the process share it: one budget (the strictest asked for), one
+//! level, one waiting line, one watching thread.
+//!
+//! [`Guardian::tick`] is one reading and what follows from it at once (interrupts, admission, the ceiling); it never
+//! runs SQL. What needs SQL is left for [`Guardian::respond`]. Threads call both (see [`watch`](super::watch)); a
+//! simulation calls them by hand.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::admission::{Admission, Demand, Permit};
+use super::budget::{Budget, Limits};
+use super::ceiling::{Armed, Ceiling};
+use super::elastic::{self, Elastic, Room};
+use super::governor::{Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval};
+use super::pressure::{Pressure, Thresholds};
+use super::reading::{DuckdbMemory, ProcessMemory, Reading, Sample, Sampler, Scope, Usage, tightest};
+use super::respond::Instance;
+use super::wake::{LONGEST_WAIT, Wake};
+use super::Level;
+use crate::clock::{Moment, SharedClock, SystemClock};
+use crate::engine::Engine;
+use crate::engine::host::{Connection, Stop};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Bus, What};
+use crate::settings::Settings;
+use crate::units::Bytes;
+
+/// How often the slow parts of a reading are read: calm, and from caution on.
+const SLOW_CALM: Duration = Duration::from_millis(500);
+const SLOW_PRESSED: Duration = Duration::from_millis(50);
+/// How often DuckDB is asked for its memory while queries run: calm, and from warning on.
+const ASK_CALM: Duration = Duration::from_millis(250);
+const ASK_PRESSED: Duration = Duration::from_millis(100);
+/// How soon an interrupt that has not worked yet is sent again.
+const RESEND: Duration = Duration::from_millis(5);
+/// A change of memory that is worth asking DuckDB for its share.
+const WORTH_ASKING: Bytes = Bytes::mib(16);
+/// `checkpoint_threshold` in an emergency.
+const EARLY_CHECKPOINT: &str = "1MiB";
+
+/// A ward, as the guardian knows it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The ward's number.
+    pub id: u64,
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// Its budget.
+    pub budget: Budget,
+    /// The instance its connection belongs to.
+    pub instance: Arc<Instance>,
+}
+
+/// What needs SQL.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Task {
+    CleanUp { deep: bool },
+    SpillEarly { on: bool },
+    LowerCheckpoint { on: bool },
+    /// Ask DuckDB for its memory and move its limit.
+    Balance,
+}
+
+/// What the last readings add up to.
+struct State {
+    settings: Arc<Settings>,
+    budget: Budget,
+    policy: Policy,
+    thresholds: Thresholds,
+    reading: Reading,
+    usage: Usage,
+    pressure: Pressure,
+    governor: Governor,
+    last: Option<(Moment, Bytes)>,
+    growth: f64,
+    slow_at: Option<Moment>,
+    asked_at: Option<Moment>,
+    /// Memory that counted when DuckDB was last asked.
+    asked_used: Bytes,
+    elastic: Elastic,
+    capacity: Bytes,
+}
+
+/// Where the system's limits come from.
+pub type ReadLimits = Box<dyn Fn() -> Limits + Send + Sync>;
+
+/// The guard of one process.
+pub struct Guardian {
+    clock: SharedClock,
+    bus: Arc<Bus>,
+    admission: Arc<Admission>,
+    wake: Wake,
+    sampler: Mutex<Box<dyn Sample>>,
+    limits: ReadLimits,
+    members: Mutex<Vec<Member>>,
+    connections: Mutex<Vec<Weak<Connection>>>,
+    state: Mutex<State>,
+    tasks: Mutex<VecDeque<Task>>,
+    task_ready: Condvar,
+    ceiling: Ceiling,
+    stopped: AtomicBool,
+}
+
+impl std::fmt::Debug for Guardian {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guardian")
+            .field("members", &self.members())
+            .field("level", &self.level())
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Guardian {
+    /// A guardian without threads.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when the system has no descriptors left.
+    pub fn new(clock: SharedClock, sampler: Box<dyn Sample>, limits: ReadLimits) -> Result<Arc<Self>> {
+        let settings = Arc::new(Settings::default());
+        let budget = Budget::resolve(settings.memory, settings.reserve, &limits(), Bytes(0))?;
+        let process = sampler.fast().unwrap_or_default();
+        let wake = Wake::new().map_err(|error| {
+            Error::new(ErrorKind::Internal, format!("no pipe for the watching thread: {error}; close unused files"))
+        })?;
+        let capacity = budget.bytes;
+        let usage = Usage { used: process.anonymous, limit: budget.bytes, bound: Scope::Process };
+        let state = State {
+            policy: Policy::from(&*settings),
+            thresholds: Thresholds::from(&*settings),
+            reading: Reading { process, ..Reading::default() },
+            usage,
+            settings: Arc::clone(&settings),
+            budget,
+            pressure: Pressure::default(),
+            governor: Governor::default(),
+            last: None,
+            growth: 0.0,
+            slow_at: None,
+            asked_at: None,
+            asked_used: Bytes(0),
+            elastic: Elastic::default(),
+            capacity,
+        };
+        Ok(Arc::new(Guardian {
+            bus: Arc::new(Bus::new(Arc::clone(&clock))),
+            admission: Admission::new(Arc::clone(&clock), settings.max_concurrent, capacity),
+            clock,
+            wake,
+            sampler: Mutex::new(sampler),
+            limits,
+            members: Mutex::new(Vec::new()),
+            connections: Mutex::new(Vec::new()),
+            state: Mutex::new(state),
+            tasks: Mutex::new(VecDeque::new()),
+            task_ready: Condvar::new(),
+            ceiling: Ceiling::new(process),
+            stopped: AtomicBool::new(false),
+        }))
+    }
+
+    /// A guardian of this very process, without threads.
+    ///
+    /// # Errors
+    /// As [`Guardian::new`].
+    pub fn of_system() -> Result<Arc<Self>> {
+        let root = Path::new("/");
+        Guardian::new(SystemClock::shared(), Box::new(Sampler::open(root, None)), Box::new(|| Limits::read(root)))
+    }
+
+    /// Where time comes from.
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    /// Where events go.
+    pub fn bus(&self) -> &Arc<Bus> {
+        &self.bus
+    }
+
+    /// The waiting line.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// The level now.
+    pub fn level(&self) -> Level {
+        self.state.lock().pressure.level
+    }
+
+    /// The tightest limit, and how much of it is used.
+    pub fn usage(&self) -> Usage {
+        self.state.lock().usage
+    }
+
+    /// The last reading.
+    pub fn reading(&self) -> Reading {
+        self.state.lock().reading
+    }
+
+    /// The budget in force.
+    pub fn budget(&self) -> Bytes {
+        self.state.lock().budget.bytes
+    }
+
+    /// What DuckDB said of its memory when it was last asked.
+    pub fn duckdb(&self) -> Option<DuckdbMemory> {
+        self.state.lock().reading.duckdb
+    }
+
+    /// Memory that queries may use together.
+    pub fn capacity(&self) -> Bytes {
+        self.state.lock().capacity
+    }
+
+    /// At how many rows answers are cut now, if they are.
+    pub fn row_cap(&self) -> Option<u64> {
+        self.state.lock().governor.row_cap()
+    }
+
+    /// The actions in force, by name.
+    pub fn actions(&self) -> Vec<String> {
+        self.state.lock().governor.in_force().map(|action| action.name().to_owned()).collect()
+    }
+
+    /// How many wards are open.
+    pub fn members(&self) -> usize {
+        self.members.lock().len()
+    }
+
+    /// The descriptor into which signal numbers are written; -1 where there is none.
+    pub fn signal_descriptor(&self) -> i32 {
+        self.wake.descriptor()
+    }
+
+    /// The process's anonymous memory, read now.
+    pub fn used_now(&self) -> Bytes {
+        self.process_now().anonymous
+    }
+
+    fn process_now(&self) -> ProcessMemory {
+        let sampled = self.sampler.lock().fast();
+        sampled.unwrap_or_else(|_| self.state.lock().reading.process)
+    }
+
+    /// The budget that `settings` ask for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it does not fit the system or the process.
+    pub fn resolve(&self, settings: &Settings) -> Result<Budget> {
+        Budget::resolve(settings.memory, settings.reserve, &(self.limits)(), self.used_now())
+    }
+
+    /// The instance that `engine` belongs to: one that is guarded already, or a new one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connection`] when it is closed or does not answer.
+    pub fn instance(&self, engine: Arc<dyn Engine>) -> Result<Arc<Instance>> {
+        let known = self.instances();
+        if let Some(same) = known.iter().find(|instance| instance.is_same(&*engine)) {
+            return Ok(Arc::clone(same));
+        }
+        Instance::new(engine).map(Arc::new)
+    }
+
+    /// The guarded instances, each once.
+    fn instances(&self) -> Vec<Arc<Instance>> {
+        let mut instances: Vec<Arc<Instance>> = Vec::new();
+        for member in &*self.members.lock() {
+            if !instances.iter().any(|instance| Arc::ptr_eq(instance, &member.instance)) {
+                instances.push(Arc::clone(&member.instance));
+            }
+        }
+        instances
+    }
+
+    /// A ward comes under the guard. Its instance gets its limit before this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] when the instance has nowhere to spill; nothing is changed then.
+    pub fn join(&self, member: Member) -> Result<()> {
+        let (instance, directory) = (Arc::clone(&member.instance), member.settings.temp_directory.clone());
+        if directory.is_some() || instance.temp_directory().is_none() {
+            instance.ensure_temp_directory(directory.as_deref())?;
+        }
+        self.members.lock().push(member);
+        self.take_strictest();
+        self.tick();
+        self.balance();
+        self.wake.wake();
+        self.task_ready.notify_all();
+        Ok(())
+    }
+
+    /// A ward goes; with the last of an instance everything changed there is put back. What could not be.
+    pub fn leave(&self, id: u64) -> Vec<String> {
+        let gone = {
+            let mut members = self.members.lock();
+            let Some(at) = members.iter().position(|member| member.id == id) else { return Vec::new() };
+            members.remove(at)
+        };
+        let last_of_instance = !self.instances().iter().any(|instance| Arc::ptr_eq(instance, &gone.instance));
+        if self.members() == 0 {
+            let steps = std::mem::take(&mut self.state.lock().governor).undo_all();
+            self.carry_out(&steps);
+            self.state.lock().pressure = Pressure::default();
+            self.respond();
+        } else {
+            self.take_strictest();
+        }
+        if last_of_instance { gone.instance.restore() } else { Vec::new() }
+    }
+
+    /// The settings of the ward with the smallest budget hold for the process.
+    fn take_strictest(&self) {
+        let strictest = self.members.lock().iter().min_by_key(|member| (member.budget.bytes, member.id)).cloned();
+        let Some(member) = strictest else { return };
+        let mut state = self.state.lock();
+        state.policy = Policy::from(&*member.settings);
+        state.thresholds = Thresholds::from(&*member.settings);
+        state.settings = member.settings;
+        state.budget = member.budget;
+        state.capacity = state.budget.bytes;
+        let limit = state.governor.concurrency().unwrap_or(state.policy.concurrency);
+        drop(state);
+        self.admission.set_limit(limit);
+    }
+
+    /// Watches a connection for as long as somebody holds it.
+    pub fn watch(&self, connection: &Arc<Connection>) {
+        let mut connections = self.connections.lock();
+        connections.retain(|known| known.strong_count() > 0);
+        connections.push(Arc::downgrade(connection));
+    }
+
+    fn watched(&self) -> Vec<Arc<Connection>> {
+        self.connections.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Lets a query in, now or after its turn came.
+    ///
+    /// # Errors
+    /// As [`Admission::enter`].
+    pub fn enter(&self, query: u64, demand: Demand, gave_up: &dyn Fn() -> bool) -> Result<Permit> {
+        let mut queued = |ahead| self.bus.publish(What::QueryQueued { query, ahead });
+        self.admission.enter(demand, gave_up, &mut queued)
+    }
+
+    /// Holds the process to the limit in force until what this returns is dropped.
+    pub fn arm_ceiling(&self, wanted: bool) -> Option<Armed> {
+        wanted.then(|| {
+            let usage = self.usage();
+            let process = self.process_now();
+            self.ceiling.arm(process, room(usage, process))
+        })
+    }
+
+    /// Ends the watcher's wait.
+    pub fn wake(&self) {
+        self.wake.wake();
+    }
+
+    /// The watcher's wait; the signals that arrived.
+    pub(super) fn wait(&self, time: Duration) -> Vec<u8> {
+        self.wake.wait(time)
+    }
+
+    /// One reading and what follows from it at once; how long until the next.
+    pub fn tick(&self) -> Duration {
+        if self.members() == 0 {
+            return LONGEST_WAIT;
+        }
+        let now = self.clock.now();
+        let connections = self.watched();
+        let mut state = self.state.lock();
+        let before = state.pressure.level;
+        self.read(&mut state, now);
+        let (usage, process) = (state.usage, state.reading.process);
+        state.pressure = state.pressure.next(usage.share(), now, &state.thresholds);
+        let level = state.pressure.level;
+        let queries: Vec<RunningQuery> = connections.iter().filter_map(|connection| running(connection, process)).collect();
+        let idle = connections.len() - queries.len();
+        let input = Input {
+            level,
+            share: usage.share(),
+            used: usage.used,
+            now,
+            // A connection on which no query of ours runs may run one of the host's.
+            interruptible: idle + queries.iter().filter(|query| query.may_be_chosen()).count(),
+            interrupted: queries.iter().filter(|query| query.already_interrupted.is_some()).count(),
+        };
+        let (governor, steps) = state.governor.decide(&input, &state.policy);
+        state.governor = governor;
+        let victim = choose_victim(&queries, state.settings.victim, now);
+        let trend = Trend { used: usage.used, limit: usage.limit, growth: state.growth, running: !queries.is_empty() };
+        let mut next = next_interval(&trend, &state.settings);
+        let ask = usage.used.get().abs_diff(state.asked_used.get()) > WORTH_ASKING.get().max(state.budget.bytes.get() / 20);
+        drop(state);
+
+        self.admission.note_share(usage.share());
+        self.ceiling.adjust(process, room(usage, process));
+        if steps.contains(&Step::Take(Action::Interrupt)) {
+            self.interrupt(&connections, victim, now);
+        }
+        for connection in &connections {
+            if let Some(due) = hasten(connection, now) {
+                next = next.min(due);
+            }
+        }
+        if level != before {
+            self.bus.publish(What::LevelChanged { from: before, to: level, used: usage.used, limit: usage.limit });
+        }
+        if !steps.is_empty() {
+            self.carry_out(&steps);
+        }
+        if ask {
+            self.push(Task::Balance);
+        }
+        next
+    }
+
+    fn read(&self, state: &mut State, now: Moment) {
+        let pressed = state.pressure.level >= Level::Caution;
+        let every = if pressed { SLOW_PRESSED } else { SLOW_CALM };
+        let mut sampler = self.sampler.lock();
+        // A reading that fails leaves the last one: the guard goes on with what it knows.
+        if let Ok(process) = sampler.fast() {
+            state.reading.process = process;
+        }
+        if state.slow_at.is_none_or(|at| now.since(at) >= every) {
+            state.reading.update(sampler.slow());
+            state.slow_at = Some(now);
+        }
+        drop(sampler);
+        state.usage = tightest(&state.reading, &state.budget);
+        let used = state.reading.process.anonymous;
+        if let Some((at, before)) = state.last {
+            let seconds = now.since(at).as_secs_f64();
+            if seconds > 0.0 {
+                #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+                let grown = used.get() as f64 - before.get() as f64;
+                state.growth = grown / seconds;
+            }
+        }
+        state.last = Some((now, used));
+    }
+
+    /// Interrupts the victim, or, when no query of ours runs, whatever the host runs on the watched connections.
+    fn interrupt(&self, connections: &[Arc<Connection>], victim: Option<u64>, now: Moment) {
+        let reason = Stop::Memory.reason().to_owned();
+        let stopped = victim.filter(|query| connections.iter().any(|connection| connection.stop(*query, Stop::Memory, now)));
+        if stopped.is_none() {
+            for connection in connections {
+                connection.interrupt_host();
+            }
+        }
+        self.bus.publish(What::QueryInterrupted { query: stopped, reason });
+    }
+
+    /// Ctrl-C: stops the query that runs on the thread it is meant for.
+    pub fn signal(&self) {
+        let now = self.clock.now();
+        for connection in self.watched() {
+            if let Some(active) = connection.active().filter(|active| active.heeds_signals)
+                && connection.stop(active.query, Stop::Signal, now)
+            {
+                let reason = Stop::Signal.reason().to_owned();
+                self.bus.publish(What::QueryInterrupted { query: Some(active.query), reason });
+            }
+        }
+    }
+
+    fn carry_out(&self, steps: &[Step]) {
+        let (limit, queue, refuse) = {
+            let state = self.state.lock();
+            let limit = state.governor.concurrency().unwrap_or(state.policy.concurrency);
+            (limit, state.governor.queues_new(), state.governor.refuses_new())
+        };
+        self.admission.set_limit(limit);
+        self.admission.queue_new(queue);
+        self.admission.refuse_new(refuse);
+        for step in steps {
+            let (action, on) = match step {
+                Step::Take(action) => (*action, true),
+                Step::Undo(action) => (*action, false),
+            };
+            match action {
+                Action::CleanUp { deep } => self.push(Task::CleanUp { deep }),
+                Action::LimitMemory { .. } => self.push(Task::Balance),
+                Action::SpillEarly => self.push(Task::SpillEarly { on }),
+                Action::LowerCheckpoint => self.push(Task::LowerCheckpoint { on }),
+                Action::VerifyRelief { fell, before, after, took } => {
+                    let after_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                    self.bus.publish(What::ReliefVerified { fell, before, after, after_ms });
+                    continue;
+                }
+                // Published where it was sent.
+                Action::Interrupt => continue,
+                Action::LimitConcurrency { .. } | Action::CapRows { .. } | Action::QueueNew | Action::RefuseNew => {}
+            }
+            self.announce(action, on);
+        }
+    }
+
+    fn announce(&self, action: Action, on: bool) {
+        let name = action.name().to_owned();
+        let detail = match action {
+            // Its outcome is published when it is done.
+            Action::CleanUp { .. } => return,
+            Action::LimitConcurrency { to } => format!("at most {to} queries at once"),
+            Action::CapRows { rows } => format!("answers end at {rows} rows, marked as truncated"),
+            Action::QueueNew => "new queries wait".to_owned(),
+            Action::RefuseNew => "new queries are refused".to_owned(),
+            Action::LimitMemory { factor } => format!("memory_limit at {:.0} % of what it would be", factor * 100.0),
+            Action::SpillEarly => "operators spill early".to_owned(),
+            Action::LowerCheckpoint => format!("checkpoint_threshold at {EARLY_CHECKPOINT}"),
+            Action::Interrupt | Action::VerifyRelief { .. } => String::new(),
+        };
+        self.bus.publish(if on {
+            What::ActionTaken { action: name, detail }
+        } else {
+            What::ActionUndone { action: name, detail }
+        });
+    }
+
+    fn push(&self, task: Task) {
+        let mut tasks = self.tasks.lock();
+        if !tasks.contains(&task) {
+            tasks.push_back(task);
+        }
+        self.task_ready.notify_one();
+    }
+
+    /// Waits for something that needs SQL, at most until DuckDB should be asked again.
+    pub(super) fn wait_for_task(&self) {
+        let mut tasks = self.tasks.lock();
+        if tasks.is_empty() && !self.is_stopped() {
+            let wait = if self.admission.running() > 0 { ASK_PRESSED } else { LONGEST_WAIT };
+            let _ = self.task_ready.wait_for(&mut tasks, wait);
+        }
+    }
+
+    /// Does what needs SQL, and follows DuckDB's memory while queries run.
+    pub fn respond(&self) {
+        loop {
+            let Some(task) = self.tasks.lock().pop_front() else { break };
+            match task {
+                Task::CleanUp { deep } => self.clean_up(deep),
+                Task::SpillEarly { on } => self.spill_early(on),
+                Task::LowerCheckpoint { on } => self.lower_checkpoint(on),
+                Task::Balance => self.balance(),
+            }
+        }
+        let (level, asked_at) = {
+            let state = self.state.lock();
+            (state.pressure.level, state.asked_at)
+        };
+        let every = if level >= Level::Warning { ASK_PRESSED } else { ASK_CALM };
+        let due = asked_at.is_none_or(|at| self.clock.now().since(at) >= every);
+        if due && self.admission.running() > 0 {
+            self.balance();
+        }
+    }
+
+    fn report(&self, action: &str, outcome: std::result::Result<String, String>) {
+        let action = action.to_owned();
+        self.bus.publish(match outcome {
+            Ok(detail) => What::ActionTaken { action, detail },
+            Err(reason) => What::ActionFailed { action, reason },
+        });
+    }
+
+    fn clean_up(&self, deep: bool) {
+        let before = self.used_now();
+        let quiet = self.admission.running() == 0;
+        for instance in self.instances() {
+            let mut failed = Vec::new();
+            if let Err(error) = instance.flush() {
+                failed.push(error.message);
+            }
+            if deep && let Err(error) = instance.drop_file_cache() {
+                failed.push(error.message);
+            }
+            // Not under load: nothing can interrupt a checkpoint, and others wait for it.
+            if deep && quiet {
+                // A read-only database, or an open transaction, has no checkpoint to write.
+                let _ = instance.checkpoint();
+            }
+            let freed = before.minus(self.used_now());
+            let outcome = if failed.is_empty() { Ok(format!("{freed} returned to the system")) } else { Err(failed.join("; ")) };
+            self.report("clean_up", outcome);
+        }
+    }
+
+    fn spill_early(&self, on: bool) {
+        for instance in self.instances() {
+            if !on {
+                let _ = instance.undo("threads");
+                continue;
+            }
+            if let Err(error) = instance.ensure_temp_directory(None) {
+                self.report("spill_early", Err(error.message().to_owned()));
+            }
+            // Under load DuckDB would take the new number of threads only after the running pipeline, and block.
+            if self.admission.running() == 0
+                && let Err(error) = instance.set("threads", "1")
+            {
+                self.report("spill_early", Err(error.message));
+            }
+        }
+    }
+
+    fn lower_checkpoint(&self, on: bool) {
+        for instance in self.instances() {
+            let outcome = if on {
+                instance.set("checkpoint_threshold", EARLY_CHECKPOINT)
+            } else {
+                instance.undo("checkpoint_threshold").map(drop)
+            };
+            if let Err(error) = outcome {
+                self.report("lower_checkpoint", Err(error.message));
+            }
+        }
+    }
+
+    /// Asks every instance for its memory, and moves its `memory_limit` to the room that the rest leaves.
+    fn balance(&self) {
+        let instances = self.instances();
+        let mut known = Vec::with_capacity(instances.len());
+        let mut sum = DuckdbMemory::default();
+        for (id, instance) in (0u64..).zip(&instances) {
+            // A closed connection has no memory to speak of.
+            let memory = instance.memory().unwrap_or_default();
+            let limit = instance.limit();
+            sum.tracked = sum.tracked.plus(memory.tracked);
+            sum.spilled = sum.spilled.plus(memory.spilled);
+            sum.limit = sum.limit.plus(limit);
+            known.push(elastic::Instance { id, tracked: memory.tracked, limit, original: instance.original_limit() });
+        }
+        let process = self.process_now();
+        let now = self.clock.now();
+        let (limits, capacity) = {
+            let mut state = self.state.lock();
+            state.reading.duckdb = Some(sum);
+            state.asked_at = Some(now);
+            state.asked_used = state.usage.used;
+            let room = Room {
+                budget: state.budget.bytes,
+                // Whichever limit is the tightest, its room is the room there is.
+                used: process.anonymous.max(state.budget.bytes.minus(room(state.usage, process))),
+                fill: elastic::fill_share(&state.settings),
+                factor: state.governor.memory_factor(),
+                level: state.pressure.level,
+                now,
+                instances: &known,
+            };
+            let (elastic, limits) = state.elastic.decide(&room);
+            state.elastic = elastic;
+            state.capacity = room.pool();
+            (if state.settings.elastic { limits } else { Vec::new() }, state.capacity)
+        };
+        self.admission.set_capacity(capacity);
+        for connection in self.watched() {
+            connection.observe(process.anonymous, sum.spilled);
+        }
+        for new in limits {
+            if let Some(instance) = usize::try_from(new.id).ok().and_then(|id| instances.get(id))
+                && let Err(error) = instance.set_limit(new.limit)
+            {
+                // Pinned memory is in the way; it is asked again.
+                tracing::debug!(target: "duckward", "memory_limit {} refused: {}", new.limit, error.message);
+            }
+        }
+    }
+
+    /// Ends the threads.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.wake.wake();
+        let _tasks = self.tasks.lock();
+        self.task_ready.notify_all();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
+/// How far the process may grow before the limit in force.
+fn room(usage: Usage, process: ProcessMemory) -> Bytes {
+    // The usage is of the last reading; what the process grew since is taken off.
+    let since = match usage.bound {
+        Scope::Process => process.anonymous.minus(usage.used),
+        Scope::Cgroup | Scope::Machine => Bytes(0),
+    };
+    usage.limit.minus(usage.used).minus(since)
+}
+
+/// What runs on a connection, as the choice of a victim sees it; takes note of the memory.
+fn running(connection: &Connection, process: ProcessMemory) -> Option<RunningQuery> {
+    connection.observe(process.anonymous, Bytes(0));
+    let active = connection.active()?;
+    Some(RunningQuery {
+        id: active.query,
+        started: active.started,
+        growth: process.anonymous.minus(active.base),
+        interruptible: active.interruptible,
+        already_interrupted: active.stop.map(|(_, sent)| sent),
+    })
+}
+
+/// Sends a due interrupt again, stops a query past its deadline; when to look again.
+fn hasten(connection: &Connection, now: Moment) -> Option<Duration> {
+    let active = connection.active()?;
+    if active.stop.is_some() {
+        connection.resend(now);
+        return Some(RESEND);
+    }
+    let deadline = active.deadline?;
+    if now < deadline {
+        return Some(deadline.since(now));
+    }
+    connection.stop(active.query, Stop::Timeout, now).then_some(RESEND)
+}

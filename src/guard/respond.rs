@@ -1,0 +1,361 @@
+//! Carries out what the governor decides on a DuckDB instance, and takes it back.
+//!
+//! Every change of a setting goes through [`Instance::set`], which remembers what was there before; nothing is changed
+//! that [`Instance::restore`] does not put back. All of it runs on connections of our own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::engine::{Class, Engine, EngineError, InstanceMemory, Session, instance_memory};
+use crate::error::{Error, ErrorKind, Result};
+use crate::units::Bytes;
+
+/// A setting that was changed: what it was, and how it is put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its name.
+    pub name: &'static str,
+    /// The value before, as DuckDB prints it.
+    pub before: String,
+    /// The value now, as it was set.
+    pub now: String,
+    was_default: bool,
+}
+
+/// One DuckDB instance under guard: every connection to one database, in one process.
+pub struct Instance {
+    engine: Arc<dyn Engine>,
+    session: Mutex<Box<dyn Session>>,
+    changed: Mutex<Vec<Changed>>,
+    /// `memory_limit` before the guard came.
+    original_limit: Bytes,
+    /// `temp_directory` before the guard came.
+    original_temp_directory: String,
+    threads: usize,
+    limit: Mutex<Bytes>,
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance")
+            .field("original_limit", &self.original_limit)
+            .field("changed", &*self.changed.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn connection_error(error: EngineError) -> Error {
+    let kind = match error.class {
+        Class::OutOfMemory => ErrorKind::Memory,
+        _ => ErrorKind::Connection,
+    };
+    let message = format!("the connection cannot be guarded: {}", error.message);
+    Error::new(kind, message).with_source(error)
+}
+
+impl Instance {
+    /// Takes an instance under guard; changes nothing yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connection`] when it is closed or does not answer.
+    pub fn new(engine: Arc<dyn Engine>) -> Result<Self> {
+        let session = engine.session().map_err(connection_error)?;
+        let rows = session
+            .rows("SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads')::VARCHAR")
+            .map_err(connection_error)?;
+        let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
+        let mut next = || row.next().flatten().unwrap_or_default();
+        let (limit, temp_directory, threads) = (next(), next(), next());
+        // DuckDB prints no limit at all for a limit that was lifted.
+        let original_limit = limit.parse().unwrap_or(Bytes(u64::MAX));
+        Ok(Instance {
+            engine,
+            session: Mutex::new(session),
+            changed: Mutex::new(Vec::new()),
+            original_limit,
+            original_temp_directory: temp_directory,
+            threads: threads.parse().unwrap_or(1),
+            limit: Mutex::new(original_limit),
+        })
+    }
+
+    /// `memory_limit` before the guard came.
+    pub fn original_limit(&self) -> Bytes {
+        self.original_limit
+    }
+
+    /// `memory_limit` now.
+    pub fn limit(&self) -> Bytes {
+        *self.limit.lock()
+    }
+
+    /// Threads before the guard came.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// What is changed now.
+    pub fn changed(&self) -> Vec<Changed> {
+        self.changed.lock().clone()
+    }
+
+    /// Where the instance spills; none when it may not.
+    pub fn temp_directory(&self) -> Option<PathBuf> {
+        let changed = self.changed.lock();
+        let text = changed
+            .iter()
+            .find(|change| change.name == "temp_directory")
+            .map_or(self.original_temp_directory.as_str(), |change| change.now.as_str());
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }
+
+    /// Whether `other` belongs to the same instance: a database attached on the one is seen on the other.
+    pub fn is_same(&self, other: &dyn Engine) -> bool {
+        let Ok(theirs) = other.session() else { return false };
+        let ours = self.session.lock();
+        let name = format!("duckward_probe_{}_{:p}", std::process::id(), self);
+        if ours.rows(&format!("ATTACH ':memory:' AS \"{name}\"")).is_err() {
+            return false;
+        }
+        let seen = theirs
+            .rows(&format!("SELECT 1::VARCHAR FROM duckdb_databases() WHERE database_name = {}", quoted(&name)))
+            .is_ok_and(|rows| !rows.is_empty());
+        let _ = ours.rows(&format!("DETACH \"{name}\""));
+        seen
+    }
+
+    /// What its buffer manager says.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn memory(&self) -> Result<InstanceMemory, EngineError> {
+        instance_memory(&**self.session.lock())
+    }
+
+    /// A connection of our own to this instance.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn session(&self) -> Result<Box<dyn Session>, EngineError> {
+        self.engine.session()
+    }
+
+    /// Sets a global setting, and remembers what was there before.
+    ///
+    /// # Errors
+    /// The engine's; nothing is changed then.
+    pub fn set(&self, name: &'static str, value: &str) -> Result<(), EngineError> {
+        let session = self.session.lock();
+        self.set_on(&**session, name, value)
+    }
+
+    fn set_on(&self, session: &dyn Session, name: &'static str, value: &str) -> Result<(), EngineError> {
+        let mut changed = self.changed.lock();
+        let known = changed.iter().position(|change| change.name == name);
+        let before = match known {
+            Some(_) => None,
+            None => Some(current(session, name)?),
+        };
+        session.rows(&format!("SET GLOBAL {name} = {}", quoted(value)))?;
+        match (known, before) {
+            (Some(at), _) => value.clone_into(&mut changed[at].now),
+            (None, before) => {
+                let before = before.unwrap_or_default();
+                changed.push(Changed { name, before, now: value.to_owned(), was_default: false });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one setting back, if it was changed; what it was.
+    ///
+    /// # Errors
+    /// The engine's; the change stays noted then.
+    pub fn undo(&self, name: &str) -> Result<Option<String>, EngineError> {
+        let session = self.session.lock();
+        let mut changed = self.changed.lock();
+        let Some(at) = changed.iter().position(|change| change.name == name) else { return Ok(None) };
+        put_back(&**session, &changed[at])?;
+        Ok(Some(changed.remove(at).before))
+    }
+
+    /// Sets `memory_limit`. DuckDB refuses a limit under what it cannot evict.
+    ///
+    /// # Errors
+    /// The engine's; the old limit stays.
+    pub fn set_limit(&self, limit: Bytes) -> Result<(), EngineError> {
+        let session = self.session.lock();
+        if !self.changed.lock().iter().any(|change| change.name == "memory_limit") {
+            self.note_limit(&**session)?;
+        }
+        self.set_on(&**session, "memory_limit", &format!("{}B", limit.get()))?;
+        *self.limit.lock() = limit;
+        Ok(())
+    }
+
+    /// The limit's printed form is rounded, so a default is recognised, and put back by RESET.
+    fn note_limit(&self, session: &dyn Session) -> Result<(), EngineError> {
+        let before = current(session, "memory_limit")?;
+        session.rows("RESET GLOBAL memory_limit")?;
+        let was_default = current(session, "memory_limit")? == before;
+        let now = before.clone();
+        self.changed.lock().push(Changed { name: "memory_limit", before, now, was_default });
+        Ok(())
+    }
+
+    /// Returns freed pages to the system: setting the limit to its own value flushes the allocator, under load too.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        let limit = self.limit();
+        let session = self.session.lock();
+        if limit == self.original_limit {
+            // Not ours to write in bytes: the printed form is what there is.
+            let text = current(&**session, "memory_limit")?;
+            return session.rows(&format!("SET GLOBAL memory_limit = {}", quoted(&text))).map(drop);
+        }
+        session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limit.get())).map(drop)
+    }
+
+    /// Drops the cache of external files, where this version has one and it is on.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn drop_file_cache(&self) -> Result<bool, EngineError> {
+        let session = self.session.lock();
+        match current(&**session, "enable_external_file_cache") {
+            Ok(on) if on == "true" => {
+                session.rows("SET GLOBAL enable_external_file_cache = false")?;
+                session.rows("SET GLOBAL enable_external_file_cache = true")?;
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            // Not in this version.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Writes a checkpoint, so that the memory of the write-ahead log is freed.
+    ///
+    /// # Errors
+    /// The engine's, a read-only database or an open transaction among them.
+    pub fn checkpoint(&self) -> Result<(), EngineError> {
+        self.session.lock().rows("CHECKPOINT").map(drop)
+    }
+
+    /// Makes sure that the instance can spill: into `wanted` if given, else where it does, else the system's directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] when the directory cannot be written.
+    pub fn ensure_temp_directory(&self, wanted: Option<&Path>) -> Result<()> {
+        let present = self.temp_directory();
+        let directory = match (wanted, &present) {
+            (Some(wanted), _) => wanted.to_owned(),
+            (None, Some(present)) => present.clone(),
+            (None, None) => std::env::temp_dir().join("duckward"),
+        };
+        ensure_writable(&directory)?;
+        if present.as_deref() == Some(&directory) {
+            return Ok(());
+        }
+        let text = directory.to_string_lossy().into_owned();
+        self.set("temp_directory", &text).map_err(|error| {
+            let message = format!("temp_directory={} cannot be set: {}", directory.display(), error.message);
+            Error::new(ErrorKind::Disk, message).with_source(error)
+        })
+    }
+
+    /// Puts everything back, last change first; what could not be, with the reason.
+    pub fn restore(&self) -> Vec<String> {
+        let session = self.session.lock();
+        let mut left = Vec::new();
+        let changes: Vec<Changed> = self.changed.lock().drain(..).rev().collect();
+        for change in changes {
+            // DuckDB keeps its temporary directory once it has spilled there; it holds nothing then.
+            if let Err(error) = put_back(&**session, &change) {
+                left.push(format!("{} stays {}: {}", change.name, change.now, error.message));
+            }
+        }
+        *self.limit.lock() = self.original_limit;
+        left
+    }
+}
+
+fn current(session: &dyn Session, name: &str) -> Result<String, EngineError> {
+    let rows = session.rows(&format!("SELECT current_setting({})::VARCHAR", quoted(name)))?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
+}
+
+fn put_back(session: &dyn Session, change: &Changed) -> Result<(), EngineError> {
+    if change.was_default {
+        return session.rows(&format!("RESET GLOBAL {}", change.name)).map(drop);
+    }
+    session.rows(&format!("SET GLOBAL {} = {}", change.name, quoted(&change.before))).map(drop)
+}
+
+/// Makes sure that `directory` exists and takes a file.
+///
+/// # Errors
+/// [`ErrorKind::Disk`], naming the directory and the reason.
+pub fn ensure_writable(directory: &Path) -> Result<()> {
+    let refuse = |error: std::io::Error| {
+        let message = format!(
+            "temp_directory={} cannot be written: {error}; name a directory that this process may write",
+            directory.display()
+        );
+        Error::new(ErrorKind::Disk, message).with_source(error)
+    };
+    std::fs::create_dir_all(directory).map_err(refuse)?;
+    tempfile::Builder::new().prefix("duckward_probe_").tempfile_in(directory).map(drop).map_err(refuse)
+}
+
+/// The settings of the degraded rung, in force until this is dropped.
+#[derive(Debug)]
+pub struct Degraded {
+    instance: Arc<Instance>,
+    names: Vec<&'static str>,
+}
+
+impl Degraded {
+    /// One thread, small write buffers, no insertion order if `keep_order` is false. What this version does not have,
+    /// or refuses, is left out; the names of what was set are in the report.
+    pub fn enter(instance: &Arc<Instance>, keep_order: bool) -> Self {
+        let mut wanted: BTreeMap<&'static str, &str> = BTreeMap::new();
+        wanted.insert("threads", "1");
+        wanted.insert("write_buffer_row_group_count", "1");
+        wanted.insert("partitioned_write_max_open_files", "10");
+        if !keep_order {
+            wanted.insert("preserve_insertion_order", "false");
+        }
+        let taken: Vec<&'static str> = instance.changed().iter().map(|change| change.name).collect();
+        let names = wanted
+            .into_iter()
+            .filter(|(name, value)| !taken.contains(name) && instance.set(name, value).is_ok())
+            .map(|(name, _)| name)
+            .collect();
+        Degraded { instance: Arc::clone(instance), names }
+    }
+
+    /// What was set.
+    pub fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+}
+
+impl Drop for Degraded {
+    fn drop(&mut self) {
+        for name in self.names.iter().rev() {
+            // A closed connection has nothing left to put back.
+            let _ = self.instance.undo(name);
+        }
+    }
+}

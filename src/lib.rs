@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+pub mod clock;
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod fallback;
+pub mod guard;
+pub mod settings;
+pub mod units;
+pub mod ward;
+
+#[cfg(feature = "python")]
+mod python;
+
+pub use error::{Error, ErrorKind, Result};
+pub use event::Event;
+pub use guard::Level;
+pub use settings::Settings;
+pub use ward::Ward;

@@ -1,0 +1,27 @@
+//! The Python face: the extension module `duckward._duckward`. Thin: it converts, releases the GIL around all waiting,
+//! and runs queries on the calling thread, so that replacement scans see the caller's frame.
+
+mod alloc;
+mod answer;
+mod convert;
+mod error;
+mod events;
+mod host;
+mod signals;
+mod slot;
+mod ward;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _duckward(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<answer::Answer>()?;
+    module.add_class::<answer::PyReport>()?;
+    module.add_class::<events::Subscription>()?;
+    module.add_class::<ward::PyWard>()?;
+    module.add_function(wrap_pyfunction!(ward::guard, module)?)?;
+    module.add_function(wrap_pyfunction!(ward::settings_table, module)?)?;
+    module.add_function(wrap_pyfunction!(ward::shutdown, module)?)?;
+    Ok(())
+}

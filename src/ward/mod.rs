@@ -1,0 +1,532 @@
+//! Joins the folders below: a [`Ward`] guards one connection, runs its queries up the ladder, and reports.
+
+mod refusal;
+pub mod report;
+pub mod ticket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::engine::host::{Active, Connection, Stop};
+use crate::engine::{Engine, EngineError};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::What;
+use crate::fallback::classify::{Failure, classify};
+use crate::fallback::history::{Fingerprint, History};
+use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung};
+use crate::guard::admission::{Demand, Priority};
+use crate::guard::reading::Usage;
+use crate::guard::respond::{Degraded, Instance, ensure_writable};
+use crate::guard::guardian::{Guardian, Member};
+use crate::guard::{Budget, Level};
+use crate::settings::Settings;
+use crate::settings::layers::Loaded;
+use crate::units::Bytes;
+
+pub use report::{Attempt, Outcome, Report};
+pub use ticket::Ticket;
+
+/// How many shapes of queries a ward remembers.
+const SHAPES: usize = 512;
+/// How long a query that the guard interrupted waits for memory to fall before it is tried again.
+const RELIEF: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Numbers of wards and queries, unique in this process.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+fn next_number() -> u64 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// One statement as the ward needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Its text.
+    pub sql: &'a str,
+    /// False for COMMIT, CHECKPOINT and the like: never interrupted, never run again.
+    pub interruptible: bool,
+    /// Its place in the waiting line.
+    pub priority: Priority,
+    /// Whether it runs on the thread that a Ctrl-C is meant for.
+    pub heeds_signals: bool,
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub enum AttemptError {
+    /// The engine failed; the ladder decides.
+    Engine(EngineError),
+    /// duckward itself cannot go on (no room for the spool); final.
+    Own(Error),
+}
+
+impl From<EngineError> for AttemptError {
+    fn from(error: EngineError) -> Self {
+        AttemptError::Engine(error)
+    }
+}
+
+impl From<Error> for AttemptError {
+    fn from(error: Error) -> Self {
+        AttemptError::Own(error)
+    }
+}
+
+/// What the face that owns the connection does for a query. Called on the thread that called [`Ward::run`].
+pub trait Host<T> {
+    /// Runs the statement once. Nothing of the answer may reach the caller before this returns.
+    ///
+    /// # Errors
+    /// The engine's, typed.
+    fn attempt(&mut self, rung: Rung) -> Result<T, AttemptError>;
+
+    /// Whether the connection is inside a transaction that the user began; asked after a failure only.
+    fn in_transaction(&mut self) -> bool;
+
+    /// Polled while the query waits: whether the user gave up.
+    fn gave_up(&self) -> bool;
+
+    /// The statement's physical plan as DuckDB's JSON, for the estimate in a refusal.
+    fn plan(&mut self) -> Option<String>;
+}
+
+/// A query that was not answered: the error, and what happened.
+#[derive(Debug)]
+pub struct Failed {
+    /// The error; its kind says what the caller does next.
+    pub error: Error,
+    /// The last failure of the engine, if it was one.
+    pub failure: Option<Failure>,
+    /// Why it was stopped, if it was.
+    pub stop: Option<Stop>,
+    /// The report.
+    pub report: Report,
+}
+
+/// A guarded connection.
+#[derive(Debug)]
+pub struct Ward {
+    id: u64,
+    guardian: Arc<Guardian>,
+    instance: Arc<Instance>,
+    connection: Arc<Connection>,
+    cursors: Mutex<Vec<Arc<Connection>>>,
+    loaded: Loaded,
+    budget: Budget,
+    history: Mutex<History>,
+    closed: AtomicBool,
+    process: u32,
+}
+
+/// What a ward says of itself: `status()` in Python, `duckward status` on the command line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The ward's number in this process.
+    pub ward: u64,
+    /// The level now.
+    pub level: Level,
+    /// The budget in bytes, the strictest of all wards in this process.
+    pub budget: Bytes,
+    /// Where this ward's budget comes from.
+    pub budget_source: String,
+    /// Memory that counts, in bytes.
+    pub used: Bytes,
+    /// What it counts against, in bytes.
+    pub limit: Bytes,
+    /// `used / limit`.
+    pub share: f64,
+    /// Which limit that is.
+    pub bound: String,
+    /// DuckDB's `memory_limit` now, in bytes.
+    pub memory_limit: Bytes,
+    /// Memory DuckDB tracks, in bytes, when it was last asked.
+    pub tracked: Option<Bytes>,
+    /// DuckDB's temporary storage, in bytes, when it was last asked.
+    pub spilled: Option<Bytes>,
+    /// Queries that run now, in this process.
+    pub running: usize,
+    /// Queries that wait.
+    pub waiting: usize,
+    /// Open wards in this process.
+    pub wards: usize,
+    /// Settings of DuckDB that are changed now: name, before, now.
+    pub changed: Vec<(String, String, String)>,
+    /// Actions of the guard in force.
+    pub actions: Vec<String>,
+    /// Every setting in force, as text.
+    pub settings: std::collections::BTreeMap<String, String>,
+    /// Where each setting comes from.
+    pub sources: std::collections::BTreeMap<String, String>,
+}
+
+impl Ward {
+    /// Takes a connection under guard: `engine` makes connections of our own to its instance, `connection` stops it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a budget that does not fit the system or the process, [`ErrorKind::Disk`] for a
+    /// temporary directory that cannot be written, [`ErrorKind::Connection`] when the instance does not answer.
+    /// Nothing is changed then.
+    pub fn guard(
+        guardian: &Arc<Guardian>,
+        engine: Arc<dyn Engine>,
+        connection: Arc<Connection>,
+        loaded: Loaded,
+    ) -> Result<Arc<Self>> {
+        let settings = &loaded.settings;
+        if let Some(filter) = &settings.log {
+            crate::event::log_to_stderr(filter);
+        }
+        let budget = guardian.resolve(settings)?;
+        if let Some(directory) = &settings.temp_directory {
+            ensure_writable(directory)?;
+        }
+        let instance = guardian.instance(engine)?;
+        let id = next_number();
+        let member = Member { id, settings: Arc::new(settings.clone()), budget: budget.clone(), instance: Arc::clone(&instance) };
+        guardian.join(member)?;
+        guardian.watch(&connection);
+        let ward = Arc::new(Ward {
+            id,
+            guardian: Arc::clone(guardian),
+            instance,
+            connection,
+            cursors: Mutex::new(Vec::new()),
+            loaded,
+            budget: budget.clone(),
+            history: Mutex::new(History::new(SHAPES)),
+            closed: AtomicBool::new(false),
+            process: std::process::id(),
+        });
+        guardian.bus().publish(What::GuardStarted { ward: id, budget: budget.bytes, source: budget.source });
+        Ok(ward)
+    }
+
+    /// The ward's number in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.loaded.settings
+    }
+
+    /// The guardian of this process.
+    pub fn guardian(&self) -> &Arc<Guardian> {
+        &self.guardian
+    }
+
+    /// The connection it guards.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// The instance the connection belongs to.
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// Watches another connection to the same instance; it counts as the ward's.
+    pub fn add(&self, cursor: &Arc<Connection>) {
+        self.guardian.watch(cursor);
+        self.cursors.lock().push(Arc::clone(cursor));
+    }
+
+    /// The level now.
+    pub fn level(&self) -> Level {
+        self.guardian.level()
+    }
+
+    /// Whether the ward may be used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] after `close`, and in a child process that was forked from the ward's.
+    pub fn usable(&self) -> Result<()> {
+        if std::process::id() != self.process {
+            return Err(Error::new(
+                ErrorKind::State,
+                "this ward was inherited through a fork, and its watching thread was not; \
+                 open a connection of the child's own and guard that, or start the child with \"spawn\"",
+            ));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::State, "this ward is closed; guard the connection again"));
+        }
+        Ok(())
+    }
+
+    /// The largest part of an answer held in memory.
+    pub fn answer_memory(&self) -> Bytes {
+        let eighth = Bytes(self.guardian.budget().get() / 8);
+        self.settings().answer_memory.unwrap_or(eighth.min(Bytes::mib(1024)))
+    }
+
+    /// Where answers spill.
+    pub fn spool_directory(&self) -> std::path::PathBuf {
+        self.settings()
+            .temp_directory
+            .clone()
+            .or_else(|| self.instance.temp_directory())
+            .unwrap_or_else(|| std::env::temp_dir().join("duckward"))
+    }
+
+    /// Runs a statement up the ladder: waits for room, attempts it, and after a failure does what the ladder says.
+    ///
+    /// Blocks. The ticket keeps the query's place until its answer has been read.
+    ///
+    /// # Errors
+    /// The last failure, with the report of all attempts.
+    pub fn run<T>(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        job: &Job<'_>,
+        host: &mut dyn Host<T>,
+    ) -> Result<(T, Ticket), Box<Failed>> {
+        let query = next_number();
+        let settings = self.settings();
+        let fingerprint = Fingerprint::of(job.sql);
+        let budget = self.guardian.budget();
+        let (start, learned) = {
+            let history = self.history.lock();
+            (history.start(fingerprint, budget), history.need(fingerprint))
+        };
+        let mut ladder = Ladder::starting_on(start);
+        let mut run = Run { ward: self, query, report: Report { query, budget, ..Report::default() }, failure: None, stop: None };
+        if start != Rung::AsIs {
+            run.report.why = format!("this shape of query was answered on the rung \"{}\" the last time", start.name());
+        }
+        let began = self.guardian.clock().now();
+        loop {
+            let rung = ladder.rung();
+            let memory = match (rung, learned) {
+                // Alone: the whole capacity, so it waits for the others and they wait for it.
+                (Rung::Degraded, _) => self.guardian.capacity(),
+                (Rung::AsIs, Some(need)) => need.growth,
+                (Rung::AsIs, None) => Bytes(0),
+            };
+            let demand = Demand { priority: job.priority, memory, wait: settings.wait };
+            let waiting = self.guardian.clock().now();
+            let admitted = self.guardian.enter(query, demand, &|| host.gave_up());
+            run.report.waited += report::seconds(self.guardian.clock().now().since(waiting));
+            let permit = match admitted {
+                Ok(permit) => permit,
+                Err(error) => return Err(run.fail(error, began)),
+            };
+            let degraded = (rung == Rung::Degraded).then(|| Degraded::enter(&self.instance, settings.keep_order));
+            let ceiling = self.guardian.arm_ceiling(settings.ceiling);
+            let started = self.guardian.clock().now();
+            let base = self.guardian.used_now();
+            let active = Active {
+                query,
+                interruptible: job.interruptible,
+                heeds_signals: job.heeds_signals,
+                started,
+                deadline: settings.query_timeout.map(|limit| started + limit),
+                base,
+                peak: base,
+                spilled: Bytes(0),
+                stop: None,
+            };
+            if !connection.begin(active) {
+                let message = "the connection runs another query through this ward; wait for it, or use ward.cursor()";
+                return Err(run.fail(Error::new(ErrorKind::Connection, message), began));
+            }
+            let number = u32::try_from(run.report.attempts.len() + 1).unwrap_or(u32::MAX);
+            self.guardian.bus().publish(What::AttemptStarted { query, attempt: number, rung: rung.name().to_owned() });
+            let error = match host.attempt(rung) {
+                Ok(value) => {
+                    run.report.outcome = Outcome::Running;
+                    let held = ticket::Held { permit, degraded, ceiling };
+                    let ticket = Ticket::new(self, connection, held, run.report, fingerprint, rung, began, started);
+                    return Ok((value, ticket));
+                }
+                Err(error) => error,
+            };
+            let ended = connection.end(query);
+            run.stop = ended.and_then(|active| active.stop).map(|(stop, _)| stop);
+            drop((degraded, ceiling));
+            let error = match error {
+                AttemptError::Engine(error) => error,
+                AttemptError::Own(error) => {
+                    run.note(rung, started, ended, None, error.message());
+                    return Err(run.fail(error, began));
+                }
+            };
+            let failure = classify(&error, run.stop);
+            run.failure = Some(failure);
+            run.note(rung, started, ended, Some(failure), &error.message);
+            let in_transaction = host.in_transaction();
+            let facts = Facts { handed_out: false, in_transaction: in_transaction || !job.interruptible };
+            let patience = Patience { retries: settings.retries, backoff: settings.backoff };
+            let (next, decision) = ladder.next(failure, facts, &Rung::ALL, patience);
+            ladder = next;
+            match decision {
+                Decision::Run { rung: next, after } => {
+                    if next != rung {
+                        run.report.why = format!("{} on the rung \"{}\"", failure.name(), rung.name());
+                    }
+                    drop(permit);
+                    if let Err(error) = self.pause(failure, after, query, host) {
+                        return Err(run.fail(error, began));
+                    }
+                }
+                Decision::Refuse(kind) => {
+                    let refusal = refusal::Refusal {
+                        kind,
+                        failure,
+                        in_transaction,
+                        report: &run.report,
+                        budget_source: &self.budget.source,
+                        plan: if kind == ErrorKind::Memory { host.plan() } else { None },
+                    };
+                    let message = refusal.message(&error);
+                    return Err(run.fail(Error::new(kind, message).with_source(error), began));
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt: the backoff with jitter, and after an interrupt by the guard until memory fell.
+    fn pause<T>(&self, failure: Failure, after: Duration, query: u64, host: &mut dyn Host<T>) -> Result<()> {
+        let clock = self.guardian.clock();
+        let start = clock.now();
+        let wait = after.mul_f64(1.0 + 0.25 * jitter(query, start.elapsed()));
+        loop {
+            if host.gave_up() {
+                return Err(Error::new(ErrorKind::Cancelled, "cancelled while waiting for the next attempt"));
+            }
+            let waited = clock.now().since(start);
+            let relieved = self.level() < Level::Emergency || waited >= RELIEF;
+            if waited >= wait && (failure != Failure::InterruptedByGuard || relieved) {
+                return Ok(());
+            }
+            clock.sleep(POLL);
+        }
+    }
+
+    /// Cancels every query that runs through this ward; how many.
+    pub fn cancel(&self) -> usize {
+        let now = self.guardian.clock().now();
+        let mut connections = self.cursors.lock().clone();
+        connections.push(Arc::clone(&self.connection));
+        connections
+            .iter()
+            .filter(|connection| {
+                connection.active().is_some_and(|active| {
+                    let stopped = connection.stop(active.query, Stop::Cancel, now);
+                    if stopped {
+                        let reason = Stop::Cancel.reason().to_owned();
+                        self.guardian.bus().publish(What::QueryInterrupted { query: Some(active.query), reason });
+                        self.guardian.wake();
+                    }
+                    stopped
+                })
+            })
+            .count()
+    }
+
+    /// What the ward sees and does now.
+    pub fn status(&self) -> Status {
+        let Usage { used, limit, bound } = self.guardian.usage();
+        let duckdb = self.guardian.duckdb();
+        Status {
+            ward: self.id,
+            level: self.level(),
+            budget: self.guardian.budget(),
+            budget_source: self.budget.source.clone(),
+            used,
+            limit,
+            share: used.share_of(limit),
+            bound: bound.name().to_owned(),
+            memory_limit: self.instance.limit(),
+            tracked: duckdb.map(|duckdb| duckdb.tracked),
+            spilled: duckdb.map(|duckdb| duckdb.spilled),
+            running: self.guardian.admission().running(),
+            waiting: self.guardian.admission().waiting(),
+            wards: self.guardian.members(),
+            changed: self
+                .instance
+                .changed()
+                .into_iter()
+                .map(|change| (change.name.to_owned(), change.before, change.now))
+                .collect(),
+            actions: self.guardian.actions(),
+            settings: self.loaded.print(),
+            sources: self.loaded.sources.iter().map(|(name, source)| ((*name).to_owned(), source.to_string())).collect(),
+        }
+    }
+
+    /// Ends the guard: cancels nothing, puts back everything it changed. A second call does nothing.
+    pub fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) || std::process::id() != self.process {
+            return;
+        }
+        let left = self.guardian.leave(self.id);
+        self.guardian.bus().publish(What::GuardStopped { ward: self.id, left });
+    }
+
+    fn learn(&self, fingerprint: Fingerprint, need: crate::fallback::history::Need) {
+        self.history.lock().learn(fingerprint, need);
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A number in [0, 1) that differs from query to query and from moment to moment.
+#[expect(clippy::cast_precision_loss, reason = "jitter needs no more than 53 bits")]
+fn jitter(query: u64, now: Duration) -> f64 {
+    let mut x = query ^ u64::from(now.subsec_nanos()).rotate_left(32);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// One call of [`Ward::run`], while it lasts.
+struct Run<'a> {
+    ward: &'a Ward,
+    query: u64,
+    report: Report,
+    failure: Option<Failure>,
+    stop: Option<Stop>,
+}
+
+impl Run<'_> {
+    fn note(&mut self, rung: Rung, started: crate::clock::Moment, ended: Option<Active>, failure: Option<Failure>, message: &str) {
+        let took = self.ward.guardian.clock().now().since(started);
+        let peak = ended.map_or(Bytes(0), |active| active.peak).max(self.ward.guardian.used_now());
+        self.report.peak = self.report.peak.max(peak);
+        self.report.spill = self.report.spill.max(ended.map_or(Bytes(0), |active| active.spilled));
+        let attempt = u32::try_from(self.report.attempts.len() + 1).unwrap_or(u32::MAX);
+        self.ward.guardian.bus().publish(What::AttemptFailed {
+            query: self.query,
+            attempt,
+            rung: rung.name().to_owned(),
+            failure: failure.map_or("refused by duckward", Failure::name).to_owned(),
+            message: message.to_owned(),
+        });
+        self.report.attempts.push(Attempt {
+            rung,
+            seconds: report::seconds(took),
+            peak,
+            failure,
+            message: Some(message.to_owned()),
+        });
+    }
+
+    fn fail(mut self, error: Error, began: crate::clock::Moment) -> Box<Failed> {
+        self.report.outcome = Outcome::Failed(error.kind());
+        error.message().lines().next().unwrap_or_default().clone_into(&mut self.report.why);
+        self.report.seconds = report::seconds(self.ward.guardian.clock().now().since(began));
+        ticket::publish_end(&self.ward.guardian, &self.report, Some(error.kind()));
+        Box::new(Failed { error, failure: self.failure, stop: self.stop, report: self.report })
+    }
+}

@@ -1,0 +1,186 @@
+//! A query's place while its answer is being read: permit, connection, degraded settings, ceiling. Dropping gives all
+//! of it back.
+
+use std::sync::Arc;
+
+use super::report::{Attempt, Outcome, Report, seconds};
+use super::{Failed, Ward};
+use crate::clock::Moment;
+use crate::engine::EngineError;
+use crate::engine::host::{Active, Connection};
+use crate::error::{Error, ErrorKind};
+use crate::event::What;
+use crate::fallback::classify::classify;
+use crate::fallback::history::{Fingerprint, Need};
+use crate::fallback::ladder::{Rung, kind_of};
+use crate::guard::admission::Permit;
+use crate::guard::ceiling::Armed;
+use crate::guard::respond::Degraded;
+use crate::guard::Guardian;
+use crate::units::Bytes;
+
+/// What a running query holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) permit: Permit,
+    pub(super) degraded: Option<Degraded>,
+    pub(super) ceiling: Option<Armed>,
+}
+
+/// A query that was started: what it holds, and its report so far.
+#[derive(Debug)]
+pub struct Ticket {
+    ward: Arc<Ward>,
+    connection: Arc<Connection>,
+    held: Option<Held>,
+    report: Report,
+    fingerprint: Fingerprint,
+    rung: Rung,
+    began: Moment,
+    started: Moment,
+}
+
+pub(super) fn publish_end(guardian: &Guardian, report: &Report, error: Option<ErrorKind>) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a wall time; saturates")]
+    guardian.bus().publish(What::QueryEnded {
+        query: report.query,
+        error,
+        attempts: u32::try_from(report.attempts.len()).unwrap_or(u32::MAX),
+        rows: report.rows,
+        milliseconds: (report.seconds * 1e3) as u64,
+        peak: report.peak,
+    });
+}
+
+impl Ticket {
+    #[expect(clippy::too_many_arguments, reason = "called from one place, with what that place has")]
+    pub(super) fn new(
+        ward: &Arc<Ward>,
+        connection: &Arc<Connection>,
+        held: Held,
+        report: Report,
+        fingerprint: Fingerprint,
+        rung: Rung,
+        began: Moment,
+        started: Moment,
+    ) -> Self {
+        Ticket {
+            ward: Arc::clone(ward),
+            connection: Arc::clone(connection),
+            held: Some(held),
+            report,
+            fingerprint,
+            rung,
+            began,
+            started,
+        }
+    }
+
+    /// The report so far.
+    pub fn report(&self) -> Report {
+        let mut report = self.report.clone();
+        if let Some(active) = self.connection.active().filter(|active| active.query == report.query) {
+            report.peak = report.peak.max(active.peak);
+            report.spill = report.spill.max(active.spilled);
+        }
+        report.seconds = seconds(self.ward.guardian().clock().now().since(self.began));
+        report
+    }
+
+    /// Takes note that the answer was moved to disk.
+    pub fn spooled(&mut self, bytes: Bytes) {
+        self.report.spooled = Some(bytes);
+        self.ward.guardian().bus().publish(What::AnswerSpooled { query: self.report.query, bytes });
+    }
+
+    /// Takes note that the answer was cut at `row_cap`.
+    pub fn truncated(&mut self) {
+        self.report.truncated = true;
+    }
+
+    /// The answer was read whole.
+    pub fn finish(mut self, rows: Option<u64>) -> Report {
+        self.report.rows = rows;
+        let now = self.ward.guardian().clock().now();
+        let ended = self.end(Outcome::Answered, None, None);
+        let need = Need {
+            growth: ended.map_or(Bytes(0), |active| active.peak.minus(active.base)),
+            spilled: self.report.spill,
+            took: now.since(self.started),
+            rung: self.rung,
+            budget: self.report.budget,
+        };
+        self.ward.learn(self.fingerprint, need);
+        self.report.clone()
+    }
+
+    /// Reading the answer failed after some of it was handed out: never run again.
+    pub fn fail(mut self, error: &EngineError, rows: u64) -> Box<Failed> {
+        let stop = self.connection.active().and_then(|active| active.stop).map(|(stop, _)| stop);
+        let failure = classify(error, stop);
+        let kind = kind_of(failure);
+        let message = match kind {
+            ErrorKind::Query => error.message.clone(),
+            _ => format!(
+                "{} after {rows} rows of the answer were handed out, so it cannot be run again for you: {}; \
+                 run it again yourself, or use to_arrow(), which hands out nothing before the end",
+                failure.name(),
+                error.message
+            ),
+        };
+        let error = Error::new(kind, message).with_source(error.clone());
+        self.failed(error, Some(failure), stop, rows)
+    }
+
+    /// duckward itself could not go on with the answer.
+    pub fn fail_with(mut self, error: Error, rows: u64) -> Box<Failed> {
+        self.failed(error, None, None, rows)
+    }
+
+    fn failed(
+        &mut self,
+        error: Error,
+        failure: Option<crate::fallback::classify::Failure>,
+        stop: Option<crate::engine::host::Stop>,
+        rows: u64,
+    ) -> Box<Failed> {
+        self.report.rows = Some(rows);
+        error.message().lines().next().unwrap_or_default().clone_into(&mut self.report.why);
+        self.end(Outcome::Failed(error.kind()), failure, Some(error.message().to_owned()));
+        Box::new(Failed { error, failure, stop, report: self.report.clone() })
+    }
+
+    /// Gives everything back and closes the report. What was seen of the query.
+    fn end(
+        &mut self,
+        outcome: Outcome,
+        failure: Option<crate::fallback::classify::Failure>,
+        message: Option<String>,
+    ) -> Option<Active> {
+        let held = self.held.take()?;
+        let guardian = Arc::clone(self.ward.guardian());
+        let now = guardian.clock().now();
+        self.connection.observe(guardian.used_now(), Bytes(0));
+        let ended = self.connection.end(self.report.query);
+        drop(held);
+        let peak = ended.map_or(Bytes(0), |active| active.peak);
+        self.report.peak = self.report.peak.max(peak);
+        self.report.spill = self.report.spill.max(ended.map_or(Bytes(0), |active| active.spilled));
+        self.report.seconds = seconds(now.since(self.began));
+        self.report.outcome = outcome;
+        let rung = self.rung;
+        self.report.attempts.push(Attempt { rung, seconds: seconds(now.since(self.started)), peak, failure, message });
+        let error = match outcome {
+            Outcome::Failed(kind) => Some(kind),
+            _ => None,
+        };
+        publish_end(&guardian, &self.report, error);
+        ended
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.end(Outcome::Closed, None, None);
+    }
+}
