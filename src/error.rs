@@ -94,13 +94,22 @@ impl Error {
     /// An error of `kind` whose `message` says what happened, to what, and what to do next.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { inner: Arc::new(Inner { kind, message: message.into(), source: None }) }
+        Error {
+            inner: Arc::new(Inner {
+                kind,
+                message: message.into(),
+                source: None,
+            }),
+        }
     }
 
     /// [`ErrorKind::Invalid`] for the value of a setting or an argument.
     #[cold]
     pub fn invalid(name: &str, value: impl fmt::Display, accepted: &str) -> Self {
-        Error::new(ErrorKind::Invalid, format!("{name}={value} is not accepted: {accepted}"))
+        Error::new(
+            ErrorKind::Invalid,
+            format!("{name}={value} is not accepted: {accepted}"),
+        )
     }
 
     /// The same error with `source` behind it.
@@ -126,7 +135,10 @@ impl Error {
 
     /// The error behind this one, if it is of type `T`.
     pub fn source_as<T: StdError + 'static>(&self) -> Option<&T> {
-        self.inner.source.as_ref().and_then(|source| source.downcast_ref::<T>())
+        self.inner
+            .source
+            .as_ref()
+            .and_then(|source| source.downcast_ref::<T>())
     }
 }
 
@@ -148,7 +160,10 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.inner.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+        self.inner
+            .source
+            .as_ref()
+            .map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 
@@ -168,7 +183,8 @@ mod tests {
 
     #[test]
     fn the_source_is_kept_and_found_by_type() {
-        let error = Error::new(ErrorKind::Disk, "spill directory /x is full").with_source(std::io::Error::other("x"));
+        let error =
+            Error::new(ErrorKind::Disk, "spill directory /x is full").with_source(std::io::Error::other("x"));
         assert_eq!(error.kind(), ErrorKind::Disk);
         assert!(error.source_as::<std::io::Error>().is_some());
         assert!(error.source_as::<fmt::Error>().is_none());

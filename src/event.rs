@@ -188,14 +188,19 @@ pub struct Bus {
 
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bus").field("subscribers", &self.subscribers.lock().1.len()).finish()
+        f.debug_struct("Bus")
+            .field("subscribers", &self.subscribers.lock().1.len())
+            .finish()
     }
 }
 
 impl Bus {
     /// A bus without subscribers that stamps events by `clock`.
     pub fn new(clock: SharedClock) -> Self {
-        Bus { clock, subscribers: Mutex::new((0, Vec::new())) }
+        Bus {
+            clock,
+            subscribers: Mutex::new((0, Vec::new())),
+        }
     }
 
     /// From now on `subscriber` receives every event.
@@ -217,23 +222,36 @@ impl Bus {
 
     /// Publishes `what`. A subscriber that fails or panics is reported to the others and to the log.
     pub fn publish(&self, what: What) {
-        let event = Event { unix_ms: self.clock.unix_ms(), what };
+        let event = Event {
+            unix_ms: self.clock.unix_ms(),
+            what,
+        };
         for message in self.deliver(&event) {
             // Told once: a subscriber that fails on this event too would go on for ever.
-            self.deliver(&Event { unix_ms: event.unix_ms, what: What::CallbackFailed { message } });
+            self.deliver(&Event {
+                unix_ms: event.unix_ms,
+                what: What::CallbackFailed { message },
+            });
         }
     }
 
     fn deliver(&self, event: &Event) -> Vec<String> {
         log(event);
-        let subscribers: Vec<Subscriber> =
-            self.subscribers.lock().1.iter().map(|(_, subscriber)| Arc::clone(subscriber)).collect();
+        let subscribers: Vec<Subscriber> = self
+            .subscribers
+            .lock()
+            .1
+            .iter()
+            .map(|(_, subscriber)| Arc::clone(subscriber))
+            .collect();
         subscribers
             .iter()
-            .filter_map(|subscriber| match catch_unwind(AssertUnwindSafe(|| subscriber(event))) {
-                Ok(outcome) => outcome.err(),
-                Err(_) => Some("the callback panicked".to_owned()),
-            })
+            .filter_map(
+                |subscriber| match catch_unwind(AssertUnwindSafe(|| subscriber(event))) {
+                    Ok(outcome) => outcome.err(),
+                    Err(_) => Some("the callback panicked".to_owned()),
+                },
+            )
             .collect()
     }
 }
@@ -241,8 +259,13 @@ impl Bus {
 /// Writes the log to standard error from now on, for what `filter` lets through ("info", "duckward=debug"). The first
 /// call of a process holds; a host that has a subscriber of its own keeps it.
 pub fn log_to_stderr(filter: &str) {
-    let Ok(filter) = filter.parse::<tracing_subscriber::EnvFilter>() else { return };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let Ok(filter) = filter.parse::<tracing_subscriber::EnvFilter>() else {
+        return;
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     // Somebody else's subscriber is there already.
     let _ = subscriber.try_init();
 }
@@ -284,7 +307,12 @@ mod tests {
     fn json_keeps_an_event_and_names_it_as_name_does() {
         let event = Event {
             unix_ms: 7,
-            what: What::LevelChanged { from: Level::Normal, to: Level::Warning, used: Bytes(8), limit: Bytes(10) },
+            what: What::LevelChanged {
+                from: Level::Normal,
+                to: Level::Warning,
+                used: Bytes(8),
+                limit: Bytes(10),
+            },
         };
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!(json["event"], event.what.name());

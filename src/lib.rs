@@ -1,4 +1,11 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests may unwrap, sleep and read the time"
+    )
+)]
 
 pub mod clock;
 pub mod engine;

@@ -7,14 +7,16 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// A number of bytes. Reads "512MB" (10⁶), "512MiB" (2²⁰), "1.5 GB", "1000000"; prints as DuckDB does ("488.2 MiB").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
 
 const SIZE_FORMS: &str = "give a size above zero such as \"512MB\", \"2GiB\" or a whole number of bytes";
-const MEMORY_FORMS: &str =
-    "give a size such as \"512MB\" or \"2GiB\", a whole number of bytes, a share above 0 and up to 1 such as 0.6 or \"60%\", or \"auto\"";
-const DURATION_FORMS: &str = "give seconds such as 30 or 0.5, or a text such as \"250ms\", \"30s\", \"5min\" or \"2h\"";
+const MEMORY_FORMS: &str = "give a size such as \"512MB\" or \"2GiB\", a whole number of bytes, a share above 0 and up to 1 such as 0.6 or \"60%\", or \"auto\"";
+const DURATION_FORMS: &str =
+    "give seconds such as 30 or 0.5, or a text such as \"250ms\", \"30s\", \"5min\" or \"2h\"";
 
 impl Bytes {
     /// `n` mebibytes.
@@ -90,7 +92,9 @@ impl FromStr for Bytes {
 /// Splits "1.5 GB" into its number and its unit; no sign, no exponent.
 fn split_number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let number: f64 = text.get(..end)?.parse().ok()?;
     Some((number, text.get(end..)?.trim()))
 }
@@ -114,7 +118,11 @@ fn parse_size(text: &str) -> Option<Bytes> {
     };
     let bytes = number * scale;
     // Rounded up, so that a size DuckDB printed with one decimal reads back to what prints the same.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just before")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked just before"
+    )]
     (1.0..9.0e18).contains(&bytes).then(|| Bytes(bytes.ceil() as u64))
 }
 
@@ -146,7 +154,11 @@ impl Memory {
         if number.fract() != 0.0 || number > 9.0e18 {
             return Err(refuse());
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just before")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked just before"
+        )]
         Ok(Memory::Size(Bytes(number as u64)))
     }
 }
@@ -162,12 +174,20 @@ impl FromStr for Memory {
         }
         if let Some(percent) = trimmed.strip_suffix('%') {
             let share = percent.trim().parse::<f64>().map_err(|_| refuse())? / 100.0;
-            return if share > 0.0 && share <= 1.0 { Ok(Memory::Share(share)) } else { Err(refuse()) };
+            return if share > 0.0 && share <= 1.0 {
+                Ok(Memory::Share(share))
+            } else {
+                Err(refuse())
+            };
         }
         if trimmed.contains('.')
             && let Ok(number) = trimmed.parse::<f64>()
         {
-            return if number > 0.0 && number <= 1.0 { Ok(Memory::Share(number)) } else { Err(refuse()) };
+            return if number > 0.0 && number <= 1.0 {
+                Ok(Memory::Share(number))
+            } else {
+                Err(refuse())
+            };
         }
         parse_size(trimmed).map(Memory::Size).ok_or_else(refuse)
     }
@@ -237,10 +257,29 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_value_and_the_accepted_forms() {
-        for text in ["12 parsecs", "-1", "0", "2.5", "", "MB", "nan", "inf", "1e9", "101%", "0%", "-5%", "1..5GB", "0.0", "99999999999TB"] {
+        for text in [
+            "12 parsecs",
+            "-1",
+            "0",
+            "2.5",
+            "",
+            "MB",
+            "nan",
+            "inf",
+            "1e9",
+            "101%",
+            "0%",
+            "-5%",
+            "1..5GB",
+            "0.0",
+            "99999999999TB",
+        ] {
             let error = text.parse::<Memory>().unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{text}");
-            assert!(error.message().contains(text) && error.message().contains("\"auto\""), "{error}");
+            assert!(
+                error.message().contains(text) && error.message().contains("\"auto\""),
+                "{error}"
+            );
         }
         for number in [0.0, -1.0, 2.5, f64::NAN, f64::INFINITY] {
             assert!(Memory::from_number(number).is_err(), "{number}");
@@ -258,11 +297,17 @@ mod tests {
 
     #[test]
     fn durations_read_with_and_without_a_unit() {
-        assert_eq!(parse_duration("wait", "250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(
+            parse_duration("wait", "250ms").unwrap(),
+            Duration::from_millis(250)
+        );
         assert_eq!(parse_duration("wait", "5min").unwrap(), Duration::from_secs(300));
         assert_eq!(parse_duration("wait", "0.5").unwrap(), Duration::from_millis(500));
         let error = parse_duration("wait", "soon").unwrap_err();
-        assert!(error.message().starts_with("wait=\"soon\" is not accepted"), "{error}");
+        assert!(
+            error.message().starts_with("wait=\"soon\" is not accepted"),
+            "{error}"
+        );
         assert!(seconds("wait", -1.0).is_err());
     }
 

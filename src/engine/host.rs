@@ -79,14 +79,19 @@ pub struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("active", &self.active()).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("active", &self.active())
+            .finish_non_exhaustive()
     }
 }
 
 impl Connection {
     /// A connection that `interrupt` stops.
     pub fn new(interrupt: Arc<dyn Interrupt>) -> Arc<Self> {
-        Arc::new(Connection { interrupt, state: Mutex::new(State::default()) })
+        Arc::new(Connection {
+            interrupt,
+            state: Mutex::new(State::default()),
+        })
     }
 
     /// What runs now.
@@ -138,7 +143,10 @@ impl Connection {
     /// Sends the interrupt again if a stop is under way and the last one is some milliseconds old.
     pub fn resend(&self, now: Moment) {
         let mut state = self.state.lock();
-        if let Some(Active { stop: Some((_, sent)), .. }) = &mut state.active
+        if let Some(Active {
+            stop: Some((_, sent)),
+            ..
+        }) = &mut state.active
             && now.since(*sent) >= RESEND
         {
             *sent = now;
@@ -227,7 +235,10 @@ mod tests {
     #[test]
     fn a_commit_is_never_interrupted() {
         let (connection, count) = connection();
-        connection.begin(Active { interruptible: false, ..active(1) });
+        connection.begin(Active {
+            interruptible: false,
+            ..active(1)
+        });
         assert!(!connection.stop(1, Stop::Memory, Moment::default()));
         connection.interrupt_host();
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
@@ -276,7 +287,11 @@ mod tests {
             })
         };
         drop(held);
-        assert_eq!(ender.join().unwrap(), 2, "the query ended only after the interrupt was out");
+        assert_eq!(
+            ender.join().unwrap(),
+            2,
+            "the query ended only after the interrupt was out"
+        );
         assert!(stopper.join().unwrap());
     }
 }

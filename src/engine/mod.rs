@@ -117,5 +117,8 @@ pub fn instance_memory(session: &dyn Session) -> Result<InstanceMemory, EngineEr
             .and_then(|row| row.get(column)?.as_deref()?.parse().ok())
             .map_or(Bytes(0), Bytes)
     };
-    Ok(InstanceMemory { tracked: number(0), spilled: number(1) })
+    Ok(InstanceMemory {
+        tracked: number(0),
+        spilled: number(1),
+    })
 }

@@ -141,23 +141,39 @@ mod tests {
     use super::*;
 
     fn error(class: Class, message: &str) -> EngineError {
-        EngineError { class, message: message.to_owned() }
+        EngineError {
+            class,
+            message: message.to_owned(),
+        }
     }
 
     #[test]
     fn an_interrupt_is_whose_it_was() {
         let interrupt = error(Class::Interrupt, "INTERRUPT Error: Interrupted!");
-        assert_eq!(classify(&interrupt, Some(Stop::Memory)), Failure::InterruptedByGuard);
+        assert_eq!(
+            classify(&interrupt, Some(Stop::Memory)),
+            Failure::InterruptedByGuard
+        );
         assert_eq!(classify(&interrupt, Some(Stop::Timeout)), Failure::Timeout);
         assert_eq!(classify(&interrupt, Some(Stop::Signal)), Failure::Cancelled);
-        assert_eq!(classify(&interrupt, None), Failure::Cancelled, "the user's own interrupt");
-        let timeout = error(Class::Interrupt, "INTERRUPT Error: Query exceeded maximum execution time");
+        assert_eq!(
+            classify(&interrupt, None),
+            Failure::Cancelled,
+            "the user's own interrupt"
+        );
+        let timeout = error(
+            Class::Interrupt,
+            "INTERRUPT Error: Query exceeded maximum execution time",
+        );
         assert_eq!(classify(&timeout, None), Failure::Timeout);
     }
 
     #[test]
     fn a_real_failure_that_came_before_the_stop_keeps_its_name() {
-        let failed = error(Class::OutOfMemory, "Out of Memory Error: could not allocate block");
+        let failed = error(
+            Class::OutOfMemory,
+            "Out of Memory Error: could not allocate block",
+        );
         assert_eq!(classify(&failed, Some(Stop::Memory)), Failure::Memory);
     }
 
@@ -168,9 +184,15 @@ mod tests {
             "Out of Memory Error: failed to offload data block of size 256.0 KiB (4.5 GiB/4.5 GiB used). This limit was set by the 'max_temp_directory_size' setting.",
         );
         assert_eq!(classify(&temp, None), Failure::DiskFull);
-        let device = error(Class::Io, "IO Error: Could not write file \"x\": No space left on device");
+        let device = error(
+            Class::Io,
+            "IO Error: Could not write file \"x\": No space left on device",
+        );
         assert_eq!(classify(&device, None), Failure::DiskFull);
-        let commit = error(Class::Transaction, "Failed to commit: Could not write file: No space left on device");
+        let commit = error(
+            Class::Transaction,
+            "Failed to commit: Could not write file: No space left on device",
+        );
         assert_eq!(classify(&commit, None), Failure::DiskFull);
     }
 
@@ -178,6 +200,9 @@ mod tests {
     fn a_class_is_read_from_the_first_prefix_of_a_text() {
         let wrapped = "C Data interface error: Out of Memory Error: failed ... (see IO Error: x)";
         assert_eq!(class_of_text(wrapped), Class::OutOfMemory);
-        assert_eq!(class_of_text("Conversion Error: Could not convert string 'x'"), Class::Statement);
+        assert_eq!(
+            class_of_text("Conversion Error: Could not convert string 'x'"),
+            Class::Statement
+        );
     }
 }

@@ -41,7 +41,9 @@ enum Token {
 fn next_token(rest: &str, first: char) -> (Token, usize) {
     let run = |accept: fn(char) -> bool| rest.find(|c: char| !accept(c)).unwrap_or(rest.len());
     let through = |end: &str, from: usize| {
-        rest.get(from..).and_then(|tail| tail.find(end)).map_or(rest.len(), |at| from + at + end.len())
+        rest.get(from..)
+            .and_then(|tail| tail.find(end))
+            .map_or(rest.len(), |at| from + at + end.len())
     };
     if first.is_whitespace() {
         (Token::Gap, run(char::is_whitespace))
@@ -54,7 +56,10 @@ fn next_token(rest: &str, first: char) -> (Token, usize) {
     } else if first == '"' {
         (Token::Exact, through("\"", 1))
     } else if first.is_ascii_digit() {
-        (Token::Literal, run(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_'))
+        (
+            Token::Literal,
+            run(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_'),
+        )
     } else if first.is_alphanumeric() || first == '_' {
         (Token::Word, run(|c| c.is_alphanumeric() || c == '_'))
     } else {
@@ -88,7 +93,11 @@ pub struct History {
 impl History {
     /// Remembers at most `capacity` shapes.
     pub fn new(capacity: usize) -> Self {
-        History { capacity, needs: BTreeMap::new(), order: VecDeque::new() }
+        History {
+            capacity,
+            needs: BTreeMap::new(),
+            order: VecDeque::new(),
+        }
     }
 
     /// Takes note of an answered attempt.
@@ -111,7 +120,9 @@ impl History {
 
     /// The rung to start on: the one that answered under a budget not smaller than this one's, else as is.
     pub fn start(&self, fingerprint: Fingerprint, budget: Bytes) -> Rung {
-        self.need(fingerprint).filter(|need| need.budget >= budget).map_or(Rung::AsIs, |need| need.rung)
+        self.need(fingerprint)
+            .filter(|need| need.budget >= budget)
+            .map_or(Rung::AsIs, |need| need.rung)
     }
 }
 
@@ -122,7 +133,13 @@ mod tests {
     use super::*;
 
     fn need(rung: Rung, budget: u64) -> Need {
-        Need { growth: Bytes(1), spilled: Bytes(0), took: Duration::ZERO, rung, budget: Bytes(budget) }
+        Need {
+            growth: Bytes(1),
+            spilled: Bytes(0),
+            took: Duration::ZERO,
+            rung,
+            budget: Bytes(budget),
+        }
     }
 
     #[test]
@@ -130,7 +147,10 @@ mod tests {
         let one = Fingerprint::of("select a from t where b = 17 and c = 'it''s' -- note\n");
         let two = Fingerprint::of("SELECT a\nFROM t /* x */ WHERE b=4.5e3 AND c='x''y'");
         assert_eq!(one, two);
-        for other in ["select a from t where \"B\" = 17 and c = 'x'", "select a from u where b = 17 and c = 'x'"] {
+        for other in [
+            "select a from t where \"B\" = 17 and c = 'x'",
+            "select a from u where b = 17 and c = 'x'",
+        ] {
             assert_ne!(one, Fingerprint::of(other), "{other}");
         }
     }

@@ -85,16 +85,33 @@ impl Ladder {
     }
 
     /// After `failure`: where it stands then, and what is next.
-    pub fn next(self, failure: Failure, facts: Facts, available: &[Rung], patience: Patience) -> (Self, Decision) {
+    pub fn next(
+        self,
+        failure: Failure,
+        facts: Facts,
+        available: &[Rung],
+        patience: Patience,
+    ) -> (Self, Decision) {
         if facts.handed_out || facts.in_transaction {
             return (self, Decision::Refuse(kind_of(failure)));
         }
         match failure {
             Failure::Memory | Failure::InterruptedByGuard => self.climb(failure, available),
             Failure::Conflict if self.retried < patience.retries => {
-                let after = patience.backoff.saturating_mul(1u32.checked_shl(self.retried).unwrap_or(u32::MAX));
-                let ladder = Ladder { retried: self.retried + 1, ..self };
-                (ladder, Decision::Run { rung: self.rung, after })
+                let after = patience
+                    .backoff
+                    .saturating_mul(1u32.checked_shl(self.retried).unwrap_or(u32::MAX));
+                let ladder = Ladder {
+                    retried: self.retried + 1,
+                    ..self
+                };
+                (
+                    ladder,
+                    Decision::Run {
+                        rung: self.rung,
+                        after,
+                    },
+                )
             }
             _ => (self, Decision::Refuse(kind_of(failure))),
         }
@@ -102,7 +119,13 @@ impl Ladder {
 
     fn climb(self, failure: Failure, available: &[Rung]) -> (Self, Decision) {
         match available.iter().copied().filter(|rung| *rung > self.rung).min() {
-            Some(rung) => (Ladder { rung, ..self }, Decision::Run { rung, after: Duration::ZERO }),
+            Some(rung) => (
+                Ladder { rung, ..self },
+                Decision::Run {
+                    rung,
+                    after: Duration::ZERO,
+                },
+            ),
             None => (self, Decision::Refuse(kind_of(failure))),
         }
     }
@@ -128,8 +151,14 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience { retries: 3, backoff: Duration::from_secs(1) };
-    const FREE: Facts = Facts { handed_out: false, in_transaction: false };
+    const PATIENCE: Patience = Patience {
+        retries: 3,
+        backoff: Duration::from_secs(1),
+    };
+    const FREE: Facts = Facts {
+        handed_out: false,
+        in_transaction: false,
+    };
 
     /// Every ladder that any sequence of failures reaches, with what led there.
     fn reachable() -> BTreeSet<(Rung, u32)> {
@@ -142,7 +171,10 @@ mod tests {
             for failure in Failure::ALL {
                 for handed_out in [false, true] {
                     for in_transaction in [false, true] {
-                        let facts = Facts { handed_out, in_transaction };
+                        let facts = Facts {
+                            handed_out,
+                            in_transaction,
+                        };
                         todo.push(ladder.next(failure, facts, &Rung::ALL, PATIENCE).0);
                     }
                 }
@@ -152,20 +184,34 @@ mod tests {
     }
 
     fn every_state() -> impl Iterator<Item = Ladder> {
-        reachable().into_iter().map(|(rung, retried)| Ladder { rung, retried })
+        reachable()
+            .into_iter()
+            .map(|(rung, retried)| Ladder { rung, retried })
     }
 
     #[test]
     fn the_state_space_is_small_and_every_path_ends() {
-        assert_eq!(reachable().len(), Rung::ALL.len() * (PATIENCE.retries as usize + 1));
+        assert_eq!(
+            reachable().len(),
+            Rung::ALL.len() * (PATIENCE.retries as usize + 1)
+        );
         for mut ladder in every_state() {
             // The longest path alternates conflicts and climbs; each step uses one of them up.
             for step in 0.. {
-                assert!(step <= PATIENCE.retries as usize + Rung::ALL.len(), "a path does not end");
-                let failure = if step % 2 == 0 { Failure::Conflict } else { Failure::Memory };
+                assert!(
+                    step <= PATIENCE.retries as usize + Rung::ALL.len(),
+                    "a path does not end"
+                );
+                let failure = if step % 2 == 0 {
+                    Failure::Conflict
+                } else {
+                    Failure::Memory
+                };
                 match ladder.next(failure, FREE, &Rung::ALL, PATIENCE) {
                     (next, Decision::Run { .. }) => ladder = next,
-                    (_, Decision::Refuse(_)) if failure == Failure::Conflict && ladder.rung < Rung::Degraded => {
+                    (_, Decision::Refuse(_))
+                        if failure == Failure::Conflict && ladder.rung < Rung::Degraded =>
+                    {
                         ladder = ladder.next(Failure::Memory, FREE, &Rung::ALL, PATIENCE).0;
                     }
                     (_, Decision::Refuse(_)) => break,
@@ -178,7 +224,16 @@ mod tests {
     fn nothing_runs_again_after_rows_were_handed_out_or_inside_a_transaction() {
         for ladder in every_state() {
             for failure in Failure::ALL {
-                for facts in [Facts { handed_out: true, ..FREE }, Facts { in_transaction: true, ..FREE }] {
+                for facts in [
+                    Facts {
+                        handed_out: true,
+                        ..FREE
+                    },
+                    Facts {
+                        in_transaction: true,
+                        ..FREE
+                    },
+                ] {
                     let (_, decision) = ladder.next(failure, facts, &Rung::ALL, PATIENCE);
                     assert!(matches!(decision, Decision::Refuse(_)), "{failure:?} {facts:?}");
                 }
@@ -212,13 +267,21 @@ mod tests {
             for failure in Failure::ALL {
                 let (next, decision) = ladder.next(failure, FREE, &Rung::ALL, PATIENCE);
                 assert!(next.rung >= ladder.rung);
-                if let (Failure::Memory | Failure::InterruptedByGuard, Decision::Run { rung, after }) = (failure, decision) {
+                if let (Failure::Memory | Failure::InterruptedByGuard, Decision::Run { rung, after }) =
+                    (failure, decision)
+                {
                     assert!(rung > ladder.rung && after.is_zero());
                 }
             }
         }
-        let only_as_is = Ladder::starting_on(Rung::AsIs).next(Failure::Memory, FREE, &[Rung::AsIs], PATIENCE).1;
-        assert_eq!(only_as_is, Decision::Refuse(ErrorKind::Memory), "a rung that is not available is not taken");
+        let only_as_is = Ladder::starting_on(Rung::AsIs)
+            .next(Failure::Memory, FREE, &[Rung::AsIs], PATIENCE)
+            .1;
+        assert_eq!(
+            only_as_is,
+            Decision::Refuse(ErrorKind::Memory),
+            "a rung that is not available is not taken"
+        );
     }
 
     #[test]
@@ -226,7 +289,13 @@ mod tests {
         let mut ladder = Ladder::starting_on(Rung::AsIs);
         for seconds in [1, 2, 4] {
             let (next, decision) = ladder.next(Failure::Conflict, FREE, &Rung::ALL, PATIENCE);
-            assert_eq!(decision, Decision::Run { rung: Rung::AsIs, after: Duration::from_secs(seconds) });
+            assert_eq!(
+                decision,
+                Decision::Run {
+                    rung: Rung::AsIs,
+                    after: Duration::from_secs(seconds)
+                }
+            );
             ladder = next;
         }
         let decision = ladder.next(Failure::Conflict, FREE, &Rung::ALL, PATIENCE).1;

@@ -60,7 +60,10 @@ struct OnDisk {
 
 impl fmt::Debug for OnDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnDisk").field("path", &self.path).field("written", &self.written).finish_non_exhaustive()
+        f.debug_struct("OnDisk")
+            .field("path", &self.path)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,11 +141,23 @@ impl Spool {
     /// [`ErrorKind::Disk`] when the end of the file cannot be written.
     pub fn finish(self) -> Result<Spooled> {
         let Some(mut file) = self.file else {
-            return Ok(Spooled::Memory { batches: self.batches });
+            return Ok(Spooled::Memory {
+                batches: self.batches,
+            });
         };
-        file.writer.finish().map_err(|error| refused(&self.directory, &error))?;
-        let written = file.writer.get_ref().get_ref().metadata().map_or(file.written, |meta| Bytes(meta.len()));
-        Ok(Spooled::File { path: file.path, bytes: written })
+        file.writer
+            .finish()
+            .map_err(|error| refused(&self.directory, &error))?;
+        let written = file
+            .writer
+            .get_ref()
+            .get_ref()
+            .metadata()
+            .map_or(file.written, |meta| Bytes(meta.len()));
+        Ok(Spooled::File {
+            path: file.path,
+            bytes: written,
+        })
     }
 }
 
@@ -166,10 +181,21 @@ impl OnDisk {
             .map_err(|error| refuse(&error))?;
         let (file, path) = file.into_parts();
         let writer = FileWriter::try_new_buffered(file, schema).map_err(|error| refuse(&error))?;
-        Ok(OnDisk { writer, path, written: Bytes(0), checked_at: Bytes(0) })
+        Ok(OnDisk {
+            writer,
+            path,
+            written: Bytes(0),
+            checked_at: Bytes(0),
+        })
     }
 
-    fn write(&mut self, batch: &RecordBatch, size: Bytes, directory: &Path, free_space: FreeSpace) -> Result<()> {
+    fn write(
+        &mut self,
+        batch: &RecordBatch,
+        size: Bytes,
+        directory: &Path,
+        free_space: FreeSpace,
+    ) -> Result<()> {
         if self.written == Bytes(0) || self.written.minus(self.checked_at) >= DISK_STRIDE {
             self.checked_at = self.written;
             if let Some(free) = free_space(directory)
@@ -187,7 +213,9 @@ impl OnDisk {
             }
         }
         self.written = self.written.plus(size);
-        self.writer.write(batch).map_err(|error| refused(directory, &error))
+        self.writer
+            .write(batch)
+            .map_err(|error| refused(directory, &error))
     }
 }
 
@@ -207,9 +235,15 @@ pub fn read(spooled: Spooled) -> Result<Box<dyn Iterator<Item = Result<RecordBat
         Spooled::Memory { batches } => Ok(Box::new(batches.into_iter().map(Ok))),
         Spooled::File { path, .. } => {
             let refuse = |error: &dyn std::fmt::Display| {
-                Error::new(ErrorKind::Disk, format!("the spooled answer does not read back: {error}; run the query again"))
+                Error::new(
+                    ErrorKind::Disk,
+                    format!("the spooled answer does not read back: {error}; run the query again"),
+                )
             };
-            #[expect(clippy::disallowed_methods, reason = "a file of our own, made for this answer")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a file of our own, made for this answer"
+            )]
             let file = File::open(&path).map_err(|error| refuse(&error))?;
             let reader = FileReader::try_new_buffered(file, None).map_err(|error| refuse(&error))?;
             // The path goes along, so that the file lives as long as its reader.
@@ -229,7 +263,10 @@ impl Iterator for Reading {
     fn next(&mut self) -> Option<Self::Item> {
         self.reader.next().map(|item| {
             item.map_err(|error| {
-                Error::new(ErrorKind::Disk, format!("the spooled answer does not read back: {error}; run the query again"))
+                Error::new(
+                    ErrorKind::Disk,
+                    format!("the spooled answer does not read back: {error}; run the query again"),
+                )
             })
         })
     }
@@ -246,12 +283,21 @@ mod tests {
     use super::*;
 
     fn batch(from: i64, rows: i64) -> RecordBatch {
-        let schema = Schema::new(vec![Field::new("i", DataType::Int64, false), Field::new("s", DataType::Utf8, true)]);
+        let schema = Schema::new(vec![
+            Field::new("i", DataType::Int64, false),
+            Field::new("s", DataType::Utf8, true),
+        ]);
         let numbers: Vec<i64> = (from..from + rows).collect();
-        let texts: Vec<Option<String>> = numbers.iter().map(|i| (i % 3 > 0).then(|| format!("row {i}"))).collect();
+        let texts: Vec<Option<String>> = numbers
+            .iter()
+            .map(|i| (i % 3 > 0).then(|| format!("row {i}")))
+            .collect();
         RecordBatch::try_new(
             Arc::new(schema),
-            vec![Arc::new(Int64Array::from(numbers)), Arc::new(StringArray::from(texts))],
+            vec![
+                Arc::new(Int64Array::from(numbers)),
+                Arc::new(StringArray::from(texts)),
+            ],
         )
         .unwrap()
     }
@@ -287,7 +333,9 @@ mod tests {
     #[test]
     fn a_full_disk_and_an_unwritable_directory_are_refused_with_a_way_out() {
         let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(batch(0, 0).schema(), directory.path(), Bytes(0), |_| Some(Bytes::mib(100)));
+        let mut spool = Spool::new(batch(0, 0).schema(), directory.path(), Bytes(0), |_| {
+            Some(Bytes::mib(100))
+        });
         let error = spool.push(batch(0, 10), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Disk);
         assert!(error.message().contains("temp_directory="), "{error}");
@@ -298,7 +346,10 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         let mut spool = Spool::new(batch(0, 0).schema(), &file, Bytes(0), |_| None);
         let error = spool.push(batch(0, 1), false).unwrap_err();
-        assert!(error.message().contains("a file") && error.message().contains("temp_directory="), "{error}");
+        assert!(
+            error.message().contains("a file") && error.message().contains("temp_directory="),
+            "{error}"
+        );
     }
 
     proptest! {

@@ -13,16 +13,18 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Level;
 use super::admission::{Admission, Demand, Permit};
 use super::budget::{Budget, Limits};
 use super::ceiling::{Armed, Ceiling};
-use super::elastic::{self, Elastic, Room};
-use super::governor::{Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval};
+use super::elastic::{self, Elastic, NewLimit, Room};
+use super::governor::{
+    Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval,
+};
 use super::pressure::{Pressure, Thresholds};
 use super::reading::{DuckdbMemory, ProcessMemory, Reading, Sample, Sampler, Scope, Usage, tightest};
 use super::respond::Instance;
 use super::wake::{LONGEST_WAIT, Wake};
-use super::Level;
 use crate::clock::{Moment, SharedClock, SystemClock};
 use crate::engine::Engine;
 use crate::engine::host::{Connection, Stop};
@@ -41,6 +43,10 @@ const ASK_PRESSED: Duration = Duration::from_millis(100);
 const RESEND: Duration = Duration::from_millis(5);
 /// A change of memory that is worth asking DuckDB for its share.
 const WORTH_ASKING: Bytes = Bytes::mib(16);
+/// Bytes per second from which memory is taken to grow because something runs.
+const GROWING: f64 = 1e6;
+/// How soon the allocator of an instance is flushed again to learn what memory is really in use.
+const FLUSH_AGAIN: Duration = Duration::from_millis(500);
 /// `checkpoint_threshold` in an emergency.
 const EARLY_CHECKPOINT: &str = "1MiB";
 
@@ -60,9 +66,15 @@ pub struct Member {
 /// What needs SQL.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Task {
-    CleanUp { deep: bool },
-    SpillEarly { on: bool },
-    LowerCheckpoint { on: bool },
+    CleanUp {
+        deep: bool,
+    },
+    SpillEarly {
+        on: bool,
+    },
+    LowerCheckpoint {
+        on: bool,
+    },
     /// Ask DuckDB for its memory and move its limit.
     Balance,
 }
@@ -84,6 +96,9 @@ struct State {
     /// Memory that counted when DuckDB was last asked.
     asked_used: Bytes,
     elastic: Elastic,
+    /// A limit is lower than it should be, and is raised when that has lasted.
+    unsettled: bool,
+    flushed_at: Option<Moment>,
     capacity: Bytes,
 }
 
@@ -127,14 +142,24 @@ impl Guardian {
         let budget = Budget::resolve(settings.memory, settings.reserve, &limits(), Bytes(0))?;
         let process = sampler.fast().unwrap_or_default();
         let wake = Wake::new().map_err(|error| {
-            Error::new(ErrorKind::Internal, format!("no pipe for the watching thread: {error}; close unused files"))
+            Error::new(
+                ErrorKind::Internal,
+                format!("no pipe for the watching thread: {error}; close unused files"),
+            )
         })?;
         let capacity = budget.bytes;
-        let usage = Usage { used: process.anonymous, limit: budget.bytes, bound: Scope::Process };
+        let usage = Usage {
+            used: process.anonymous,
+            limit: budget.bytes,
+            bound: Scope::Process,
+        };
         let state = State {
             policy: Policy::from(&*settings),
             thresholds: Thresholds::from(&*settings),
-            reading: Reading { process, ..Reading::default() },
+            reading: Reading {
+                process,
+                ..Reading::default()
+            },
             usage,
             settings: Arc::clone(&settings),
             budget,
@@ -146,6 +171,8 @@ impl Guardian {
             asked_at: None,
             asked_used: Bytes(0),
             elastic: Elastic::default(),
+            unsettled: false,
+            flushed_at: None,
             capacity,
         };
         Ok(Arc::new(Guardian {
@@ -171,7 +198,11 @@ impl Guardian {
     /// As [`Guardian::new`].
     pub fn of_system() -> Result<Arc<Self>> {
         let root = Path::new("/");
-        Guardian::new(SystemClock::shared(), Box::new(Sampler::open(root, None)), Box::new(|| Limits::read(root)))
+        Guardian::new(
+            SystemClock::shared(),
+            Box::new(Sampler::open(root, None)),
+            Box::new(|| Limits::read(root)),
+        )
     }
 
     /// Where time comes from.
@@ -226,7 +257,12 @@ impl Guardian {
 
     /// The actions in force, by name.
     pub fn actions(&self) -> Vec<String> {
-        self.state.lock().governor.in_force().map(|action| action.name().to_owned()).collect()
+        self.state
+            .lock()
+            .governor
+            .in_force()
+            .map(|action| action.name().to_owned())
+            .collect()
     }
 
     /// How many wards are open.
@@ -254,7 +290,12 @@ impl Guardian {
     /// # Errors
     /// [`ErrorKind::Invalid`] when it does not fit the system or the process.
     pub fn resolve(&self, settings: &Settings) -> Result<Budget> {
-        Budget::resolve(settings.memory, settings.reserve, &(self.limits)(), self.used_now())
+        Budget::resolve(
+            settings.memory,
+            settings.reserve,
+            &(self.limits)(),
+            self.used_now(),
+        )
     }
 
     /// The instance that `engine` belongs to: one that is guarded already, or a new one.
@@ -273,7 +314,10 @@ impl Guardian {
     fn instances(&self) -> Vec<Arc<Instance>> {
         let mut instances: Vec<Arc<Instance>> = Vec::new();
         for member in &*self.members.lock() {
-            if !instances.iter().any(|instance| Arc::ptr_eq(instance, &member.instance)) {
+            if !instances
+                .iter()
+                .any(|instance| Arc::ptr_eq(instance, &member.instance))
+            {
                 instances.push(Arc::clone(&member.instance));
             }
         }
@@ -285,7 +329,10 @@ impl Guardian {
     /// # Errors
     /// [`ErrorKind::Disk`] when the instance has nowhere to spill; nothing is changed then.
     pub fn join(&self, member: Member) -> Result<()> {
-        let (instance, directory) = (Arc::clone(&member.instance), member.settings.temp_directory.clone());
+        let (instance, directory) = (
+            Arc::clone(&member.instance),
+            member.settings.temp_directory.clone(),
+        );
         if directory.is_some() || instance.temp_directory().is_none() {
             instance.ensure_temp_directory(directory.as_deref())?;
         }
@@ -302,10 +349,15 @@ impl Guardian {
     pub fn leave(&self, id: u64) -> Vec<String> {
         let gone = {
             let mut members = self.members.lock();
-            let Some(at) = members.iter().position(|member| member.id == id) else { return Vec::new() };
+            let Some(at) = members.iter().position(|member| member.id == id) else {
+                return Vec::new();
+            };
             members.remove(at)
         };
-        let last_of_instance = !self.instances().iter().any(|instance| Arc::ptr_eq(instance, &gone.instance));
+        let last_of_instance = !self
+            .instances()
+            .iter()
+            .any(|instance| Arc::ptr_eq(instance, &gone.instance));
         if self.members() == 0 {
             let steps = std::mem::take(&mut self.state.lock().governor).undo_all();
             self.carry_out(&steps);
@@ -314,12 +366,21 @@ impl Guardian {
         } else {
             self.take_strictest();
         }
-        if last_of_instance { gone.instance.restore() } else { Vec::new() }
+        if last_of_instance {
+            gone.instance.restore()
+        } else {
+            Vec::new()
+        }
     }
 
     /// The settings of the ward with the smallest budget hold for the process.
     fn take_strictest(&self) {
-        let strictest = self.members.lock().iter().min_by_key(|member| (member.budget.bytes, member.id)).cloned();
+        let strictest = self
+            .members
+            .lock()
+            .iter()
+            .min_by_key(|member| (member.budget.bytes, member.id))
+            .cloned();
         let Some(member) = strictest else { return };
         let mut state = self.state.lock();
         state.policy = Policy::from(&*member.settings);
@@ -327,7 +388,7 @@ impl Guardian {
         state.settings = member.settings;
         state.budget = member.budget;
         state.capacity = state.budget.bytes;
-        let limit = state.governor.concurrency().unwrap_or(state.policy.concurrency);
+        let limit = concurrency(&state);
         drop(state);
         self.admission.set_limit(limit);
     }
@@ -384,23 +445,39 @@ impl Guardian {
         let (usage, process) = (state.usage, state.reading.process);
         state.pressure = state.pressure.next(usage.share(), now, &state.thresholds);
         let level = state.pressure.level;
-        let queries: Vec<RunningQuery> = connections.iter().filter_map(|connection| running(connection, process)).collect();
-        let idle = connections.len() - queries.len();
+        let queries: Vec<RunningQuery> = connections
+            .iter()
+            .filter_map(|connection| running(connection, process))
+            .collect();
+        // A connection on which no query of ours runs may run one of the host's; then memory grows.
+        let host = if state.growth >= GROWING {
+            connections.len() - queries.len()
+        } else {
+            0
+        };
         let input = Input {
             level,
             share: usage.share(),
             used: usage.used,
             now,
-            // A connection on which no query of ours runs may run one of the host's.
-            interruptible: idle + queries.iter().filter(|query| query.may_be_chosen()).count(),
-            interrupted: queries.iter().filter(|query| query.already_interrupted.is_some()).count(),
+            interruptible: host + queries.iter().filter(|query| query.may_be_chosen()).count(),
+            interrupted: queries
+                .iter()
+                .filter(|query| query.already_interrupted.is_some())
+                .count(),
         };
         let (governor, steps) = state.governor.decide(&input, &state.policy);
         state.governor = governor;
         let victim = choose_victim(&queries, state.settings.victim, now);
-        let trend = Trend { used: usage.used, limit: usage.limit, growth: state.growth, running: !queries.is_empty() };
+        let trend = Trend {
+            used: usage.used,
+            limit: usage.limit,
+            growth: state.growth,
+            running: !queries.is_empty(),
+        };
         let mut next = next_interval(&trend, &state.settings);
-        let ask = usage.used.get().abs_diff(state.asked_used.get()) > WORTH_ASKING.get().max(state.budget.bytes.get() / 20);
+        let ask = usage.used.get().abs_diff(state.asked_used.get())
+            > WORTH_ASKING.get().max(state.budget.bytes.get() / 20);
         drop(state);
 
         self.admission.note_share(usage.share());
@@ -414,7 +491,12 @@ impl Guardian {
             }
         }
         if level != before {
-            self.bus.publish(What::LevelChanged { from: before, to: level, used: usage.used, limit: usage.limit });
+            self.bus.publish(What::LevelChanged {
+                from: before,
+                to: level,
+                used: usage.used,
+                limit: usage.limit,
+            });
         }
         if !steps.is_empty() {
             self.carry_out(&steps);
@@ -454,13 +536,20 @@ impl Guardian {
     /// Interrupts the victim, or, when no query of ours runs, whatever the host runs on the watched connections.
     fn interrupt(&self, connections: &[Arc<Connection>], victim: Option<u64>, now: Moment) {
         let reason = Stop::Memory.reason().to_owned();
-        let stopped = victim.filter(|query| connections.iter().any(|connection| connection.stop(*query, Stop::Memory, now)));
+        let stopped = victim.filter(|query| {
+            connections
+                .iter()
+                .any(|connection| connection.stop(*query, Stop::Memory, now))
+        });
         if stopped.is_none() {
             for connection in connections {
                 connection.interrupt_host();
             }
         }
-        self.bus.publish(What::QueryInterrupted { query: stopped, reason });
+        self.bus.publish(What::QueryInterrupted {
+            query: stopped,
+            reason,
+        });
     }
 
     /// Ctrl-C: stops the query that runs on the thread it is meant for.
@@ -471,7 +560,10 @@ impl Guardian {
                 && connection.stop(active.query, Stop::Signal, now)
             {
                 let reason = Stop::Signal.reason().to_owned();
-                self.bus.publish(What::QueryInterrupted { query: Some(active.query), reason });
+                self.bus.publish(What::QueryInterrupted {
+                    query: Some(active.query),
+                    reason,
+                });
             }
         }
     }
@@ -479,8 +571,11 @@ impl Guardian {
     fn carry_out(&self, steps: &[Step]) {
         let (limit, queue, refuse) = {
             let state = self.state.lock();
-            let limit = state.governor.concurrency().unwrap_or(state.policy.concurrency);
-            (limit, state.governor.queues_new(), state.governor.refuses_new())
+            (
+                concurrency(&state),
+                state.governor.queues_new(),
+                state.governor.refuses_new(),
+            )
         };
         self.admission.set_limit(limit);
         self.admission.queue_new(queue);
@@ -495,14 +590,27 @@ impl Guardian {
                 Action::LimitMemory { .. } => self.push(Task::Balance),
                 Action::SpillEarly => self.push(Task::SpillEarly { on }),
                 Action::LowerCheckpoint => self.push(Task::LowerCheckpoint { on }),
-                Action::VerifyRelief { fell, before, after, took } => {
+                Action::VerifyRelief {
+                    fell,
+                    before,
+                    after,
+                    took,
+                } => {
                     let after_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    self.bus.publish(What::ReliefVerified { fell, before, after, after_ms });
+                    self.bus.publish(What::ReliefVerified {
+                        fell,
+                        before,
+                        after,
+                        after_ms,
+                    });
                     continue;
                 }
                 // Published where it was sent.
                 Action::Interrupt => continue,
-                Action::LimitConcurrency { .. } | Action::CapRows { .. } | Action::QueueNew | Action::RefuseNew => {}
+                Action::LimitConcurrency { .. }
+                | Action::CapRows { .. }
+                | Action::QueueNew
+                | Action::RefuseNew => {}
             }
             self.announce(action, on);
         }
@@ -517,7 +625,9 @@ impl Guardian {
             Action::CapRows { rows } => format!("answers end at {rows} rows, marked as truncated"),
             Action::QueueNew => "new queries wait".to_owned(),
             Action::RefuseNew => "new queries are refused".to_owned(),
-            Action::LimitMemory { factor } => format!("memory_limit at {:.0} % of what it would be", factor * 100.0),
+            Action::LimitMemory { factor } => {
+                format!("memory_limit at {:.0} % of what it would be", factor * 100.0)
+            }
             Action::SpillEarly => "operators spill early".to_owned(),
             Action::LowerCheckpoint => format!("checkpoint_threshold at {EARLY_CHECKPOINT}"),
             Action::Interrupt | Action::VerifyRelief { .. } => String::new(),
@@ -541,7 +651,8 @@ impl Guardian {
     pub(super) fn wait_for_task(&self) {
         let mut tasks = self.tasks.lock();
         if tasks.is_empty() && !self.is_stopped() {
-            let wait = if self.admission.running() > 0 { ASK_PRESSED } else { LONGEST_WAIT };
+            let follows = self.admission.running() > 0 || self.state.lock().unsettled;
+            let wait = if follows { ASK_PRESSED } else { LONGEST_WAIT };
             let _ = self.task_ready.wait_for(&mut tasks, wait);
         }
     }
@@ -549,7 +660,9 @@ impl Guardian {
     /// Does what needs SQL, and follows DuckDB's memory while queries run.
     pub fn respond(&self) {
         loop {
-            let Some(task) = self.tasks.lock().pop_front() else { break };
+            let Some(task) = self.tasks.lock().pop_front() else {
+                break;
+            };
             match task {
                 Task::CleanUp { deep } => self.clean_up(deep),
                 Task::SpillEarly { on } => self.spill_early(on),
@@ -557,13 +670,17 @@ impl Guardian {
                 Task::Balance => self.balance(),
             }
         }
-        let (level, asked_at) = {
+        let (level, asked_at, unsettled) = {
             let state = self.state.lock();
-            (state.pressure.level, state.asked_at)
+            (state.pressure.level, state.asked_at, state.unsettled)
         };
-        let every = if level >= Level::Warning { ASK_PRESSED } else { ASK_CALM };
+        let every = if level >= Level::Warning {
+            ASK_PRESSED
+        } else {
+            ASK_CALM
+        };
         let due = asked_at.is_none_or(|at| self.clock.now().since(at) >= every);
-        if due && self.admission.running() > 0 {
+        if due && (unsettled || self.admission.running() > 0) {
             self.balance();
         }
     }
@@ -593,7 +710,11 @@ impl Guardian {
                 let _ = instance.checkpoint();
             }
             let freed = before.minus(self.used_now());
-            let outcome = if failed.is_empty() { Ok(format!("{freed} returned to the system")) } else { Err(failed.join("; ")) };
+            let outcome = if failed.is_empty() {
+                Ok(format!("{freed} returned to the system"))
+            } else {
+                Err(failed.join("; "))
+            };
             self.report("clean_up", outcome);
         }
     }
@@ -632,49 +753,93 @@ impl Guardian {
     /// Asks every instance for its memory, and moves its `memory_limit` to the room that the rest leaves.
     fn balance(&self) {
         let instances = self.instances();
-        let mut known = Vec::with_capacity(instances.len());
-        let mut sum = DuckdbMemory::default();
-        for (id, instance) in (0u64..).zip(&instances) {
-            // A closed connection has no memory to speak of.
-            let memory = instance.memory().unwrap_or_default();
-            let limit = instance.limit();
-            sum.tracked = sum.tracked.plus(memory.tracked);
-            sum.spilled = sum.spilled.plus(memory.spilled);
-            sum.limit = sum.limit.plus(limit);
-            known.push(elastic::Instance { id, tracked: memory.tracked, limit, original: instance.original_limit() });
+        let (known, sum) = ask(&instances);
+        let mut process = self.process_now();
+        let mut limits = self.decide_limits(&known, sum, process);
+        // Pages that an allocator keeps after a query look like memory of the rest; a limit is lowered for real use only.
+        let lowered = |limits: &[NewLimit]| {
+            limits.iter().any(|new| {
+                known
+                    .iter()
+                    .any(|instance| instance.id == new.id && new.limit < instance.limit)
+            })
+        };
+        if lowered(&limits) && self.may_flush() {
+            for instance in &instances {
+                // An instance that does not answer keeps its pages.
+                let _ = instance.flush();
+            }
+            process = self.process_now();
+            limits = self.decide_limits(&known, sum, process);
         }
-        let process = self.process_now();
-        let now = self.clock.now();
-        let (limits, capacity) = {
+        let (elastic, capacity) = {
             let mut state = self.state.lock();
-            state.reading.duckdb = Some(sum);
-            state.asked_at = Some(now);
-            state.asked_used = state.usage.used;
-            let room = Room {
-                budget: state.budget.bytes,
-                // Whichever limit is the tightest, its room is the room there is.
-                used: process.anonymous.max(state.budget.bytes.minus(room(state.usage, process))),
-                fill: elastic::fill_share(&state.settings),
-                factor: state.governor.memory_factor(),
-                level: state.pressure.level,
-                now,
-                instances: &known,
-            };
-            let (elastic, limits) = state.elastic.decide(&room);
-            state.elastic = elastic;
+            let room = room_for(&state, &known, process, self.clock.now());
             state.capacity = room.pool();
-            (if state.settings.elastic { limits } else { Vec::new() }, state.capacity)
+            state.unsettled = room
+                .targets()
+                .iter()
+                .zip(&known)
+                .any(|(target, instance)| *target > instance.limit.times(1.05));
+            (state.settings.elastic, state.capacity)
         };
         self.admission.set_capacity(capacity);
         for connection in self.watched() {
             connection.observe(process.anonymous, sum.spilled);
         }
-        for new in limits {
-            if let Some(instance) = usize::try_from(new.id).ok().and_then(|id| instances.get(id))
-                && let Err(error) = instance.set_limit(new.limit)
+        if elastic {
+            for new in limits {
+                if let Some(instance) = instances.iter().find(|instance| instance.id() == new.id) {
+                    set_limit(instance, new.limit);
+                }
+            }
+        } else {
+            self.apply_factor(&instances);
+        }
+    }
+
+    fn may_flush(&self) -> bool {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let may = state.flushed_at.is_none_or(|at| now.since(at) >= FLUSH_AGAIN);
+        if may {
+            state.flushed_at = Some(now);
+        }
+        may
+    }
+
+    /// The limits to set now; takes note of what was asked.
+    fn decide_limits(
+        &self,
+        known: &[elastic::Instance],
+        sum: DuckdbMemory,
+        process: ProcessMemory,
+    ) -> Vec<NewLimit> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        state.reading.process = process;
+        state.usage = tightest(&state.reading, &state.budget);
+        state.reading.duckdb = Some(sum);
+        state.asked_at = Some(now);
+        state.asked_used = state.usage.used;
+        let (elastic, limits) = state.elastic.decide(&room_for(&state, known, process, now));
+        state.elastic = elastic;
+        limits
+    }
+
+    /// Without the elastic limit, the governor's factor still holds, on what the user had.
+    fn apply_factor(&self, instances: &[Arc<Instance>]) {
+        let factor = self.state.lock().governor.memory_factor();
+        for instance in instances {
+            if factor < 1.0 {
+                let limit = instance.original_limit().times(factor);
+                if limit != instance.limit() {
+                    set_limit(instance, limit);
+                }
+            } else if instance.limit() != instance.original_limit()
+                && let Err(error) = instance.undo_limit()
             {
-                // Pinned memory is in the way; it is asked again.
-                tracing::debug!(target: "duckward", "memory_limit {} refused: {}", new.limit, error.message);
+                self.report("limit_memory", Err(error.message));
             }
         }
     }
@@ -689,6 +854,62 @@ impl Guardian {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+}
+
+/// How many queries may run at once now.
+fn concurrency(state: &State) -> usize {
+    let most = state.policy.concurrency;
+    state.governor.concurrency().map_or(most, |limit| limit.min(most))
+}
+
+/// What every instance says of its memory, and the sum.
+fn ask(instances: &[Arc<Instance>]) -> (Vec<elastic::Instance>, DuckdbMemory) {
+    let mut sum = DuckdbMemory::default();
+    let known = instances
+        .iter()
+        .map(|instance| {
+            // A closed connection has no memory to speak of.
+            let memory = instance.memory().unwrap_or_default();
+            let limit = instance.limit();
+            sum.tracked = sum.tracked.plus(memory.tracked);
+            sum.spilled = sum.spilled.plus(memory.spilled);
+            sum.limit = sum.limit.plus(limit);
+            elastic::Instance {
+                id: instance.id(),
+                tracked: memory.tracked,
+                limit,
+                original: instance.original_limit(),
+            }
+        })
+        .collect();
+    (known, sum)
+}
+
+fn room_for<'a>(
+    state: &State,
+    instances: &'a [elastic::Instance],
+    process: ProcessMemory,
+    now: Moment,
+) -> Room<'a> {
+    Room {
+        budget: state.budget.bytes,
+        // Whichever limit is the tightest, its room is the room there is.
+        used: process
+            .anonymous
+            .max(state.budget.bytes.minus(room(state.usage, process))),
+        fill: elastic::fill_share(&state.settings),
+        factor: state.governor.memory_factor(),
+        level: state.pressure.level,
+        now,
+        instances,
+    }
+}
+
+fn set_limit(instance: &Instance, limit: Bytes) {
+    if let Err(error) = instance.set_limit(limit) {
+        // Pinned memory is in the way; it is asked again.
+        tracing::debug!(target: "duckward", "memory_limit {limit} refused: {}", error.message);
     }
 }
 
@@ -726,5 +947,7 @@ fn hasten(connection: &Connection, now: Moment) -> Option<Duration> {
     if now < deadline {
         return Some(deadline.since(now));
     }
-    connection.stop(active.query, Stop::Timeout, now).then_some(RESEND)
+    connection
+        .stop(active.query, Stop::Timeout, now)
+        .then_some(RESEND)
 }

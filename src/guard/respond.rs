@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::engine::{Class, Engine, EngineError, InstanceMemory, Session, instance_memory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// A setting that was changed: what it was, and how it is put back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct Changed {
 
 /// One DuckDB instance under guard: every connection to one database, in one process.
 pub struct Instance {
+    /// Its number in this process.
+    id: u64,
     engine: Arc<dyn Engine>,
     session: Mutex<Box<dyn Session>>,
     changed: Mutex<Vec<Changed>>,
@@ -77,6 +82,7 @@ impl Instance {
         // DuckDB prints no limit at all for a limit that was lifted.
         let original_limit = limit.parse().unwrap_or(Bytes(u64::MAX));
         Ok(Instance {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             engine,
             session: Mutex::new(session),
             changed: Mutex::new(Vec::new()),
@@ -85,6 +91,11 @@ impl Instance {
             threads: threads.parse().unwrap_or(1),
             limit: Mutex::new(original_limit),
         })
+    }
+
+    /// Its number in this process.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// `memory_limit` before the guard came.
@@ -113,7 +124,9 @@ impl Instance {
         let text = changed
             .iter()
             .find(|change| change.name == "temp_directory")
-            .map_or(self.original_temp_directory.as_str(), |change| change.now.as_str());
+            .map_or(self.original_temp_directory.as_str(), |change| {
+                change.now.as_str()
+            });
         (!text.is_empty()).then(|| PathBuf::from(text))
     }
 
@@ -126,7 +139,10 @@ impl Instance {
             return false;
         }
         let seen = theirs
-            .rows(&format!("SELECT 1::VARCHAR FROM duckdb_databases() WHERE database_name = {}", quoted(&name)))
+            .rows(&format!(
+                "SELECT 1::VARCHAR FROM duckdb_databases() WHERE database_name = {}",
+                quoted(&name)
+            ))
             .is_ok_and(|rows| !rows.is_empty());
         let _ = ours.rows(&format!("DETACH \"{name}\""));
         seen
@@ -169,7 +185,12 @@ impl Instance {
             (Some(at), _) => value.clone_into(&mut changed[at].now),
             (None, before) => {
                 let before = before.unwrap_or_default();
-                changed.push(Changed { name, before, now: value.to_owned(), was_default: false });
+                changed.push(Changed {
+                    name,
+                    before,
+                    now: value.to_owned(),
+                    was_default: false,
+                });
             }
         }
         Ok(())
@@ -182,7 +203,9 @@ impl Instance {
     pub fn undo(&self, name: &str) -> Result<Option<String>, EngineError> {
         let session = self.session.lock();
         let mut changed = self.changed.lock();
-        let Some(at) = changed.iter().position(|change| change.name == name) else { return Ok(None) };
+        let Some(at) = changed.iter().position(|change| change.name == name) else {
+            return Ok(None);
+        };
         put_back(&**session, &changed[at])?;
         Ok(Some(changed.remove(at).before))
     }
@@ -193,11 +216,26 @@ impl Instance {
     /// The engine's; the old limit stays.
     pub fn set_limit(&self, limit: Bytes) -> Result<(), EngineError> {
         let session = self.session.lock();
-        if !self.changed.lock().iter().any(|change| change.name == "memory_limit") {
+        if !self
+            .changed
+            .lock()
+            .iter()
+            .any(|change| change.name == "memory_limit")
+        {
             self.note_limit(&**session)?;
         }
         self.set_on(&**session, "memory_limit", &format!("{}B", limit.get()))?;
         *self.limit.lock() = limit;
+        Ok(())
+    }
+
+    /// Puts `memory_limit` back.
+    ///
+    /// # Errors
+    /// The engine's; the limit stays then.
+    pub fn undo_limit(&self) -> Result<(), EngineError> {
+        self.undo("memory_limit")?;
+        *self.limit.lock() = self.original_limit;
         Ok(())
     }
 
@@ -207,7 +245,12 @@ impl Instance {
         session.rows("RESET GLOBAL memory_limit")?;
         let was_default = current(session, "memory_limit")? == before;
         let now = before.clone();
-        self.changed.lock().push(Changed { name: "memory_limit", before, now, was_default });
+        self.changed.lock().push(Changed {
+            name: "memory_limit",
+            before,
+            now,
+            was_default,
+        });
         Ok(())
     }
 
@@ -221,9 +264,13 @@ impl Instance {
         if limit == self.original_limit {
             // Not ours to write in bytes: the printed form is what there is.
             let text = current(&**session, "memory_limit")?;
-            return session.rows(&format!("SET GLOBAL memory_limit = {}", quoted(&text))).map(drop);
+            return session
+                .rows(&format!("SET GLOBAL memory_limit = {}", quoted(&text)))
+                .map(drop);
         }
-        session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limit.get())).map(drop)
+        session
+            .rows(&format!("SET GLOBAL memory_limit = '{}B'", limit.get()))
+            .map(drop)
     }
 
     /// Drops the cache of external files, where this version has one and it is on.
@@ -269,7 +316,11 @@ impl Instance {
         }
         let text = directory.to_string_lossy().into_owned();
         self.set("temp_directory", &text).map_err(|error| {
-            let message = format!("temp_directory={} cannot be set: {}", directory.display(), error.message);
+            let message = format!(
+                "temp_directory={} cannot be set: {}",
+                directory.display(),
+                error.message
+            );
             Error::new(ErrorKind::Disk, message).with_source(error)
         })
     }
@@ -292,17 +343,27 @@ impl Instance {
 
 fn current(session: &dyn Session, name: &str) -> Result<String, EngineError> {
     let rows = session.rows(&format!("SELECT current_setting({})::VARCHAR", quoted(name)))?;
-    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
+    Ok(rows
+        .into_iter()
+        .next()
+        .and_then(|row| row.into_iter().next().flatten())
+        .unwrap_or_default())
 }
 
 fn put_back(session: &dyn Session, change: &Changed) -> Result<(), EngineError> {
     if change.was_default {
         return session.rows(&format!("RESET GLOBAL {}", change.name)).map(drop);
     }
-    session.rows(&format!("SET GLOBAL {} = {}", change.name, quoted(&change.before))).map(drop)
+    session
+        .rows(&format!(
+            "SET GLOBAL {} = {}",
+            change.name,
+            quoted(&change.before)
+        ))
+        .map(drop)
 }
 
-/// Makes sure that `directory` exists and takes a file.
+/// Makes sure that `directory` can be made, if it is not there, and takes a file.
 ///
 /// # Errors
 /// [`ErrorKind::Disk`], naming the directory and the reason.
@@ -314,8 +375,18 @@ pub fn ensure_writable(directory: &Path) -> Result<()> {
         );
         Error::new(ErrorKind::Disk, message).with_source(error)
     };
+    let was_there = directory.is_dir();
     std::fs::create_dir_all(directory).map_err(refuse)?;
-    tempfile::Builder::new().prefix("duckward_probe_").tempfile_in(directory).map(drop).map_err(refuse)
+    let written = tempfile::Builder::new()
+        .prefix("duckward_probe_")
+        .tempfile_in(directory)
+        .map(drop)
+        .map_err(refuse);
+    if !was_there {
+        // Whoever spills makes it again; until then there is no trace of the question. Not empty: somebody was faster.
+        let _ = std::fs::remove_dir(directory);
+    }
+    written
 }
 
 /// The settings of the degraded rung, in force until this is dropped.
@@ -342,7 +413,10 @@ impl Degraded {
             .filter(|(name, value)| !taken.contains(name) && instance.set(name, value).is_ok())
             .map(|(name, _)| name)
             .collect();
-        Degraded { instance: Arc::clone(instance), names }
+        Degraded {
+            instance: Arc::clone(instance),
+            names,
+        }
     }
 
     /// What was set.

@@ -46,7 +46,11 @@ mod unix {
             }
             let mut buffer = [0u8; 64];
             let count = rustix::io::read(&self.read, &mut buffer).unwrap_or(0);
-            buffer[..count].iter().copied().filter(|byte| *byte != 0).collect()
+            buffer[..count]
+                .iter()
+                .copied()
+                .filter(|byte| *byte != 0)
+                .collect()
         }
 
         /// The descriptor to which signal numbers are written.
@@ -122,7 +126,10 @@ mod tests {
     fn a_wake_before_the_wait_is_not_lost_and_is_used_once() {
         let wake = Wake::new().unwrap();
         wake.wake();
-        assert!(wake.wait(Duration::from_secs(60)).is_empty(), "returned at once, without a signal");
+        assert!(
+            wake.wait(Duration::from_secs(60)).is_empty(),
+            "returned at once, without a signal"
+        );
         assert!(wake.wait(Duration::from_millis(1)).is_empty());
     }
 

@@ -42,7 +42,11 @@ pub fn of_process() -> Result<Arc<Guardian>> {
     std::mem::forget(slot.take());
     let guardian = Guardian::of_system()?;
     let threads = start(&guardian)?;
-    *slot = Some(OfProcess { process, guardian: Arc::clone(&guardian), threads });
+    *slot = Some(OfProcess {
+        process,
+        guardian: Arc::clone(&guardian),
+        threads,
+    });
     Ok(guardian)
 }
 
@@ -50,12 +54,18 @@ pub fn of_process() -> Result<Arc<Guardian>> {
 pub fn shutdown_process() {
     let known = {
         let mut slot = OF_PROCESS.lock();
-        if slot.as_ref().is_none_or(|known| known.process != std::process::id()) {
+        if slot
+            .as_ref()
+            .is_none_or(|known| known.process != std::process::id())
+        {
             return;
         }
         slot.take()
     };
-    if let Some(OfProcess { guardian, threads, .. }) = known {
+    if let Some(OfProcess {
+        guardian, threads, ..
+    }) = known
+    {
         guardian.stop();
         for thread in threads {
             // A thread that panicked has been logged.
@@ -85,7 +95,10 @@ pub fn start(guardian: &Arc<Guardian>) -> Result<Vec<JoinHandle<()>>> {
                 }
             })
             .map_err(|error| {
-                Error::new(ErrorKind::Internal, format!("no thread for the guard: {error}; raise the limit of threads"))
+                Error::new(
+                    ErrorKind::Internal,
+                    format!("no thread for the guard: {error}; raise the limit of threads"),
+                )
             })
     };
     let watcher = spawn("duckward-watch", |guardian| {

@@ -181,7 +181,10 @@ struct Reading {
 
 enum Source {
     /// From the engine; the connection is busy until its end. The first batch came with the attempt.
-    Live { stream: Stream, first: Option<RecordBatch> },
+    Live {
+        stream: Stream,
+        first: Option<RecordBatch>,
+    },
     /// From memory or from disk; the connection is free.
     Spooled(Box<dyn Iterator<Item = crate::error::Result<RecordBatch>> + Send>),
 }
@@ -213,7 +216,10 @@ fn fault(error: PyErr, py: Python<'_>, original: &mut Option<PyErr>) -> AttemptE
 
 fn stream_error(error: &ArrowError) -> EngineError {
     let message = error.to_string();
-    EngineError { class: class_of_text(&message), message: own_message(&message).to_owned() }
+    EngineError {
+        class: class_of_text(&message),
+        message: own_message(&message).to_owned(),
+    }
 }
 
 /// DuckDB's own message inside one that an interface put around it.
@@ -271,7 +277,8 @@ impl Inner {
                 format!("this answer was already read by {how}; keep what that gave, or run the query again")
             }
             State::Stream(_) | State::Cursor(_) => {
-                "some of this answer was already read; go on in the same way, or run the query again".to_owned()
+                "some of this answer was already read; go on in the same way, or run the query again"
+                    .to_owned()
             }
             State::Lazy(_) | State::Rows { .. } => "this answer is not read".to_owned(),
         };
@@ -279,13 +286,11 @@ impl Inner {
     }
 
     /// Reads the whole answer by one of the engine's own methods.
-    fn whole<'py>(
-        self: &Arc<Self>,
-        py: Python<'py>,
-        shape: &Shape,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn whole<'py>(self: &Arc<Self>, py: Python<'py>, shape: &Shape) -> PyResult<Bound<'py, PyAny>> {
         let mut state = self.state()?;
-        let State::Lazy(relation) = &*state else { return Err(self.unreadable(py, &state)) };
+        let State::Lazy(relation) = &*state else {
+            return Err(self.unreadable(py, &state));
+        };
         let relation = relation.clone_ref(py);
         let cap = self.core.guardian().row_cap();
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| -> Result<Py<PyAny>, AttemptError> {
@@ -315,29 +320,45 @@ impl Inner {
     /// Starts the stream: runs the query up to its first batch. Before DuckDB 2.0 the whole answer is taken at once,
     /// because another statement on the connection would end a stream early without an error.
     fn start(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<()> {
-        let State::Lazy(relation) = &*state else { return Ok(()) };
+        let State::Lazy(relation) = &*state else {
+            return Ok(());
+        };
         let relation = relation.clone_ref(py);
         let live = self.slot.streams_are_safe;
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| -> Result<(SchemaRef, Source, Option<Bytes>), AttemptError> {
-            let mut stream = self.open(relation.bind(py)).map_err(|error| fault(error, py, original))?;
+        let mut attempt = |py: Python<'_>,
+                           original: &mut Option<PyErr>|
+         -> Result<(SchemaRef, Source, Option<Bytes>), AttemptError> {
+            let mut stream = self
+                .open(relation.bind(py))
+                .map_err(|error| fault(error, py, original))?;
             let schema = stream.schema();
             if live {
-                let first = py.detach(|| stream.next()).transpose().map_err(|error| stream_error(&error))?;
+                let first = py
+                    .detach(|| stream.next())
+                    .transpose()
+                    .map_err(|error| stream_error(&error))?;
                 return Ok((schema, Source::Live { stream, first }, None));
             }
             let (spooled, _) = py.detach(|| self.spool(&mut stream, &schema, None))?;
             let bytes = size_on_disk(&spooled);
             Ok((schema, Source::Spooled(read(spooled)?), bytes))
         };
-        let ((schema, source, on_disk), mut ticket) = match run(py, &self.core, &self.slot, &self.statement, &mut attempt) {
-            Ok(done) => done,
-            Err((failed, original)) => return Err(self.failed(py, state, &failed, original)),
-        };
+        let ((schema, source, on_disk), mut ticket) =
+            match run(py, &self.core, &self.slot, &self.statement, &mut attempt) {
+                Ok(done) => done,
+                Err((failed, original)) => return Err(self.failed(py, state, &failed, original)),
+            };
         if let Some(bytes) = on_disk {
             ticket.spooled(bytes);
         }
         let cap = self.core.guardian().row_cap();
-        let mut reading = Reading { schema, source, ticket: Some(ticket), rows: 0, cap };
+        let mut reading = Reading {
+            schema,
+            source,
+            ticket: Some(ticket),
+            rows: 0,
+            cap,
+        };
         if live {
             self.slot.opened(self);
         } else {
@@ -353,9 +374,19 @@ impl Inner {
     }
 
     /// Takes the rest of a stream into memory or onto disk.
-    fn spool(&self, stream: &mut Stream, schema: &SchemaRef, first: Option<RecordBatch>) -> Result<(Spooled, u64), AttemptError> {
+    fn spool(
+        &self,
+        stream: &mut Stream,
+        schema: &SchemaRef,
+        first: Option<RecordBatch>,
+    ) -> Result<(Spooled, u64), AttemptError> {
         let directory = self.core.spool_directory();
-        let mut spool = Spool::new(Arc::clone(schema), &directory, self.core.answer_memory(), free_space);
+        let mut spool = Spool::new(
+            Arc::clone(schema),
+            &directory,
+            self.core.answer_memory(),
+            free_space,
+        );
         if let Some(first) = first {
             spool.push(first, false)?;
         }
@@ -382,7 +413,9 @@ impl Inner {
             return Err(self.unreadable(py, &state));
         }
         self.start(py, &mut state)?;
-        let State::Stream(reading) = &mut *state else { return Err(self.unreadable(py, &state)) };
+        let State::Stream(reading) = &mut *state else {
+            return Err(self.unreadable(py, &state));
+        };
         if reading.cap.is_some_and(|cap| reading.rows >= cap) {
             return self.cut(py, &mut state);
         }
@@ -390,11 +423,21 @@ impl Inner {
         let item = match &mut reading.source {
             Source::Live { stream, first } => match first.take() {
                 Some(batch) => Ok(Some(batch)),
-                None => py.detach(|| stream.next()).transpose().map_err(|error| AttemptError::Engine(stream_error(&error))),
+                None => py
+                    .detach(|| stream.next())
+                    .transpose()
+                    .map_err(|error| AttemptError::Engine(stream_error(&error))),
             },
-            Source::Spooled(batches) => py.detach(|| batches.next()).transpose().map_err(AttemptError::Own),
+            Source::Spooled(batches) => py
+                .detach(|| batches.next())
+                .transpose()
+                .map_err(AttemptError::Own),
         };
-        let stopped = self.slot.connection.active().is_some_and(|active| active.stop.is_some());
+        let stopped = self
+            .slot
+            .connection
+            .active()
+            .is_some_and(|active| active.stop.is_some());
         signals.leave(py, stopped)?;
         match item {
             Ok(Some(batch)) => {
@@ -418,7 +461,9 @@ impl Inner {
                 let failed = py.detach(|| match (ticket, error) {
                     (Some(ticket), AttemptError::Engine(error)) => ticket.fail(&error, rows),
                     (Some(ticket), AttemptError::Own(error)) => ticket.fail_with(error, rows),
-                    (None, AttemptError::Engine(error)) => self.late_failure(Error::new(ErrorKind::Query, error.message)),
+                    (None, AttemptError::Engine(error)) => {
+                        self.late_failure(Error::new(ErrorKind::Query, error.message))
+                    }
                     (None, AttemptError::Own(error)) => self.late_failure(error),
                 });
                 Err(self.failed(py, &mut state, &failed, None))
@@ -430,7 +475,12 @@ impl Inner {
     fn late_failure(&self, error: Error) -> Box<Failed> {
         let mut report = self.report.lock().clone();
         report.outcome = Outcome::Failed(error.kind());
-        Box::new(Failed { error, failure: None, stop: None, report })
+        Box::new(Failed {
+            error,
+            failure: None,
+            stop: None,
+            report,
+        })
     }
 
     /// The answer ends at the row cap: marked, and whether there was more is found out first.
@@ -453,8 +503,12 @@ impl Inner {
     /// Frees the connection for another statement: what is left of a live stream moves to memory or disk.
     pub(super) fn detach(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state()?;
-        let State::Stream(reading) = &mut *state else { return Ok(()) };
-        let Source::Live { stream, first } = &mut reading.source else { return Ok(()) };
+        let State::Stream(reading) = &mut *state else {
+            return Ok(());
+        };
+        let Source::Live { stream, first } = &mut reading.source else {
+            return Ok(());
+        };
         let schema = Arc::clone(&reading.schema);
         let first = first.take();
         let spooled = py.detach(|| self.spool(stream, &schema, first));
@@ -488,9 +542,16 @@ impl Inner {
 
     fn report(&self) -> Report {
         if let Some(state) = self.state.try_lock()
-            && let State::Stream(Reading { ticket: Some(ticket), rows, .. }) = &*state
+            && let State::Stream(Reading {
+                ticket: Some(ticket),
+                rows,
+                ..
+            }) = &*state
         {
-            return Report { rows: Some(*rows), ..ticket.report() };
+            return Report {
+                rows: Some(*rows),
+                ..ticket.report()
+            };
         }
         self.report.lock().clone()
     }
@@ -512,7 +573,14 @@ impl Answer {
         relation: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let names = relation.getattr(intern!(relation.py(), "columns"))?.extract()?;
-        Ok(Inner::wrap(ward, slot, statement, names, State::Lazy(relation.clone().unbind()), Report::default()))
+        Ok(Inner::wrap(
+            ward,
+            slot,
+            statement,
+            names,
+            State::Lazy(relation.clone().unbind()),
+            Report::default(),
+        ))
     }
 
     /// Another statement, run to its end; `rows` is what it said.
@@ -524,13 +592,25 @@ impl Answer {
         rows: Bound<'_, PyList>,
         report: Report,
     ) -> Self {
-        Inner::wrap(ward, slot, statement, names, State::Rows { rows: rows.unbind(), next: 0 }, report)
+        Inner::wrap(
+            ward,
+            slot,
+            statement,
+            names,
+            State::Rows {
+                rows: rows.unbind(),
+                next: 0,
+            },
+            report,
+        )
     }
 
     /// The rest of the rows of a statement that was run to its end, and None for any other answer.
     fn remaining<'py>(&self, py: Python<'py>, how: &'static str) -> PyResult<Option<Bound<'py, PyList>>> {
         let mut state = self.inner.state()?;
-        let State::Rows { rows, next } = &*state else { return Ok(None) };
+        let State::Rows { rows, next } = &*state else {
+            return Ok(None);
+        };
         let rows = rows.bind(py);
         let rest = rows.get_slice(*next, rows.len());
         *state = State::Read(how);
@@ -554,7 +634,9 @@ impl Answer {
             if let State::Lazy(relation) = &*state {
                 let relation = relation.clone_ref(py);
                 let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
-                    row_cursor(relation.bind(py)).map(Bound::unbind).map_err(|error| fault(error, py, original))
+                    row_cursor(relation.bind(py))
+                        .map(Bound::unbind)
+                        .map_err(|error| fault(error, py, original))
                 };
                 match run(py, &inner.core, &inner.slot, &inner.statement, &mut attempt) {
                     Ok((cursor, ticket)) => {
@@ -565,7 +647,9 @@ impl Answer {
                     Err((failed, original)) => return Err(inner.failed(py, &mut state, &failed, original)),
                 }
             }
-            let State::Cursor(cursor) = &*state else { return Err(inner.unreadable(py, &state)) };
+            let State::Cursor(cursor) = &*state else {
+                return Err(inner.unreadable(py, &state));
+            };
             let part = next_rows(cursor.bind(py), size)?;
             if part.len() < size {
                 *state = State::Read("fetchmany()");
@@ -582,7 +666,9 @@ fn row_cursor<'py>(relation: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> 
     if relation.hasattr(modern)? {
         let rows = relation.call_method0(modern)?.try_iter()?;
         // A generator runs nothing before its first row; the attempt must.
-        return Ok(py.import(intern!(py, "duckward._rows"))?.call_method1("started", (rows,))?);
+        return Ok(py
+            .import(intern!(py, "duckward._rows"))?
+            .call_method1("started", (rows,))?);
     }
     relation.call_method0(intern!(py, "execute"))
 }
@@ -661,10 +747,15 @@ impl Answer {
             return Err(self.inner.unreadable(py, &state));
         }
         self.inner.start(py, &mut state)?;
-        let State::Stream(reading) = &*state else { return Err(self.inner.unreadable(py, &state)) };
+        let State::Stream(reading) = &*state else {
+            return Err(self.inner.unreadable(py, &state));
+        };
         let schema = Arc::clone(&reading.schema);
         drop(state);
-        let export = Export { inner: Arc::clone(&self.inner), schema };
+        let export = Export {
+            inner: Arc::clone(&self.inner),
+            schema,
+        };
         Ok(export_stream(py, Box::new(export))?.into_any())
     }
 
@@ -680,10 +771,14 @@ impl Answer {
             drop(state);
             return self.rest_as_table(py);
         }
-        let State::Lazy(relation) = &*state else { return Err(inner.unreadable(py, &state)) };
+        let State::Lazy(relation) = &*state else {
+            return Err(inner.unreadable(py, &state));
+        };
         let relation = relation.clone_ref(py);
         let cap = inner.core.guardian().row_cap();
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| -> Result<(SchemaRef, Spooled, u64), AttemptError> {
+        let mut attempt = |py: Python<'_>,
+                           original: &mut Option<PyErr>|
+         -> Result<(SchemaRef, Spooled, u64), AttemptError> {
             let mut stream = capped(relation.bind(py), cap)
                 .and_then(|relation| inner.open(&relation))
                 .map_err(|error| fault(error, py, original))?;
@@ -695,10 +790,11 @@ impl Answer {
             })?;
             Ok((schema, spooled, rows))
         };
-        let ((schema, spooled, mut rows), mut ticket) = match run(py, &inner.core, &inner.slot, &inner.statement, &mut attempt) {
-            Ok(done) => done,
-            Err((failed, original)) => return Err(inner.failed(py, &mut state, &failed, original)),
-        };
+        let ((schema, spooled, mut rows), mut ticket) =
+            match run(py, &inner.core, &inner.slot, &inner.statement, &mut attempt) {
+                Ok(done) => done,
+                Err((failed, original)) => return Err(inner.failed(py, &mut state, &failed, original)),
+            };
         if let Some(bytes) = size_on_disk(&spooled) {
             ticket.spooled(bytes);
         }
@@ -755,8 +851,23 @@ impl Answer {
             &Shape {
                 how: "fetchnumpy()",
                 read: |relation| relation.call_method0(intern!(relation.py(), "fetchnumpy")),
-                count: |columns| columns.call_method0("values").ok()?.try_iter().ok()?.next()?.ok().as_ref().and_then(length),
-                cut: |columns, cap| columns.py().import("duckward._rows")?.call_method1("cut_arrays", (columns, cap)),
+                count: |columns| {
+                    columns
+                        .call_method0("values")
+                        .ok()?
+                        .try_iter()
+                        .ok()?
+                        .next()?
+                        .ok()
+                        .as_ref()
+                        .and_then(length)
+                },
+                cut: |columns, cap| {
+                    columns
+                        .py()
+                        .import("duckward._rows")?
+                        .call_method1("cut_arrays", (columns, cap))
+                },
             },
         )
     }
@@ -786,7 +897,11 @@ impl Answer {
     /// The next row as a tuple; None at the end.
     fn fetchone<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let rows = self.fetch(py, 1)?;
-        if rows.is_empty() { Ok(None) } else { rows.get_item(0).map(Some) }
+        if rows.is_empty() {
+            Ok(None)
+        } else {
+            rows.get_item(0).map(Some)
+        }
     }
 
     /// The next `size` rows as a list of tuples; fewer at the end.
@@ -828,12 +943,21 @@ impl Answer {
 
     fn __repr__(&self) -> String {
         let report = self.inner.report();
-        format!("<duckward.Answer: {}; columns {}>", report.outcome, self.inner.names.join(", "))
+        format!(
+            "<duckward.Answer: {}; columns {}>",
+            report.outcome,
+            self.inner.names.join(", ")
+        )
     }
 
     fn _repr_html_(&self) -> String {
         let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
-        let columns: Vec<String> = self.inner.names.iter().map(|name| format!("<code>{}</code>", escape(name))).collect();
+        let columns: Vec<String> = self
+            .inner
+            .names
+            .iter()
+            .map(|name| format!("<code>{}</code>", escape(name)))
+            .collect();
         format!(
             "<p>duckward.Answer with columns {}: iterate it, or call df(), pl(), to_arrow() or fetchall().</p>{}",
             columns.join(", "),
@@ -846,8 +970,12 @@ impl Answer {
     /// What is left of a stream that was begun, as a table.
     fn rest_as_table<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let capsule = self.__arrow_c_stream__(py, None)?;
-        let class = py.import(intern!(py, "pyarrow"))?.getattr(intern!(py, "RecordBatchReader"))?;
-        class.call_method1("_import_from_c_capsule", (capsule,))?.call_method0("read_all")
+        let class = py
+            .import(intern!(py, "pyarrow"))?
+            .getattr(intern!(py, "RecordBatchReader"))?;
+        class
+            .call_method1("_import_from_c_capsule", (capsule,))?
+            .call_method0("read_all")
     }
 }
 
@@ -858,7 +986,8 @@ fn rows_as<'py>(
     rows: &Bound<'py, PyList>,
     names: &[String],
 ) -> PyResult<Bound<'py, PyAny>> {
-    py.import(intern!(py, "duckward._rows"))?.call_method1(shape, (rows, names.to_vec()))
+    py.import(intern!(py, "duckward._rows"))?
+        .call_method1(shape, (rows, names.to_vec()))
 }
 
 /// A spooled answer as a `pyarrow.Table`.
@@ -892,7 +1021,10 @@ impl Iterator for Export {
 
     fn next(&mut self) -> Option<Self::Item> {
         Python::try_attach(|py| {
-            self.inner.next(py).map_err(|error| ArrowError::ExternalError(error.to_string().into())).transpose()
+            self.inner
+                .next(py)
+                .map_err(|error| ArrowError::ExternalError(error.to_string().into()))
+                .transpose()
         })
         .unwrap_or(None)
     }

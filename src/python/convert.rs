@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use arrow::array::{Array, RecordBatch, RecordBatchReader, StructArray};
 use arrow::datatypes::Schema;
 use arrow::ffi::{FFI_ArrowSchema, to_ffi};
-use arrow::ffi_stream::{RecordBatchStreamReader, FFI_ArrowArrayStream};
+use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,7 +21,9 @@ pub(super) fn import_stream(object: &Bound<'_, PyAny>) -> PyResult<RecordBatchSt
     let py = object.py();
     let capsule = object.call_method0(intern!(py, "__arrow_c_stream__"))?;
     let capsule = capsule.cast::<PyCapsule>()?;
-    let pointer = capsule.pointer_checked(Some(STREAM))?.cast::<FFI_ArrowArrayStream>();
+    let pointer = capsule
+        .pointer_checked(Some(STREAM))?
+        .cast::<FFI_ArrowArrayStream>();
     // SAFETY: the capsule's name says what it points to; `from_raw` moves it out and leaves a released one behind.
     unsafe { RecordBatchStreamReader::from_raw(pointer.as_ptr()) }
         .map_err(|error| PyRuntimeError::new_err(error.to_string()))
@@ -36,19 +38,27 @@ pub(super) fn export_stream<'py>(
 }
 
 fn schema_capsule<'py>(py: Python<'py>, schema: &Schema) -> PyResult<Bound<'py, PyCapsule>> {
-    let schema = FFI_ArrowSchema::try_from(schema).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+    let schema =
+        FFI_ArrowSchema::try_from(schema).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     PyCapsule::new_with_value(py, schema, SCHEMA)
 }
 
 /// The schema as a `pyarrow.Schema`.
 pub(super) fn pyarrow_schema<'py>(py: Python<'py>, schema: &Schema) -> PyResult<Bound<'py, PyAny>> {
-    let class = py.import(intern!(py, "pyarrow"))?.getattr(intern!(py, "Schema"))?;
-    class.call_method1(intern!(py, "_import_from_c_capsule"), (schema_capsule(py, schema)?,))
+    let class = py
+        .import(intern!(py, "pyarrow"))?
+        .getattr(intern!(py, "Schema"))?;
+    class.call_method1(
+        intern!(py, "_import_from_c_capsule"),
+        (schema_capsule(py, schema)?,),
+    )
 }
 
 /// The batch as a `pyarrow.RecordBatch`, sharing its buffers.
 pub(super) fn pyarrow_batch<'py>(py: Python<'py>, batch: &RecordBatch) -> PyResult<Bound<'py, PyAny>> {
-    let class = py.import(intern!(py, "pyarrow"))?.getattr(intern!(py, "RecordBatch"))?;
+    let class = py
+        .import(intern!(py, "pyarrow"))?
+        .getattr(intern!(py, "RecordBatch"))?;
     let data = StructArray::from(batch.clone()).to_data();
     let (array, _) = to_ffi(&data).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     let array: Bound<'_, PyCapsule> = PyCapsule::new_with_value(py, array, ARRAY)?;

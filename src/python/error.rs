@@ -37,17 +37,31 @@ fn types(py: Python<'_>) -> PyResult<&'static Types> {
     static TYPES: PyOnceLock<Types> = PyOnceLock::new();
     TYPES.get_or_try_init(py, || {
         let duckdb = py.import("duckdb")?;
-        let class = |name: &str| -> PyResult<Py<PyType>> { Ok(duckdb.getattr(name)?.cast_into::<PyType>()?.unbind()) };
+        let class = |name: &str| -> PyResult<Py<PyType>> {
+            Ok(duckdb.getattr(name)?.cast_into::<PyType>()?.unbind())
+        };
         // A class that this version of DuckDB does not have is never raised by it.
-        let classes = CLASSES.iter().filter_map(|(name, kind)| Some((class(name).ok()?, *kind))).collect();
-        Ok(Types { classes, base: class("Error")? })
+        let classes = CLASSES
+            .iter()
+            .filter_map(|(name, kind)| Some((class(name).ok()?, *kind)))
+            .collect();
+        Ok(Types {
+            classes,
+            base: class("Error")?,
+        })
     })
 }
 
 /// What an exception raised by a call into DuckDB means.
 pub(super) fn engine_error(py: Python<'_>, error: &PyErr) -> EngineError {
-    let message = error.value(py).str().map_or_else(|_| error.to_string(), |text| text.to_string());
-    EngineError { class: class_of(py, error, &message), message }
+    let message = error
+        .value(py)
+        .str()
+        .map_or_else(|_| error.to_string(), |text| text.to_string());
+    EngineError {
+        class: class_of(py, error, &message),
+        message,
+    }
 }
 
 fn class_of(py: Python<'_>, error: &PyErr, message: &str) -> Class {
@@ -80,7 +94,11 @@ fn exception_of_text(py: Python<'_>, message: &str) -> Option<PyErr> {
     let at = message.find(" Error: ")?;
     let start = message[..at].rfind(": ").map_or(0, |colon| colon + 2);
     let name: String = message[start..at].split_whitespace().collect();
-    let class = duckdb.getattr(format!("{name}Exception")).ok()?.cast_into::<PyType>().ok()?;
+    let class = duckdb
+        .getattr(format!("{name}Exception"))
+        .ok()?
+        .cast_into::<PyType>()
+        .ok()?;
     Some(PyErr::from_type(class, message[start..].to_owned()))
 }
 
@@ -121,7 +139,10 @@ pub(super) fn exception(py: Python<'_>, error: &Error) -> PyErr {
 /// Ctrl-C stays a `KeyboardInterrupt`; everything else is ours, with DuckDB's as its cause, and the report on it.
 pub(super) fn query_exception(py: Python<'_>, failed: &Failed, original: Option<PyErr>) -> PyErr {
     if failed.stop == Some(Stop::Signal) {
-        return py.check_signals().err().unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+        return py
+            .check_signals()
+            .err()
+            .unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
     }
     if let Some(original) = &original
         && (failed.error.kind() == ErrorKind::Query || original.is_instance_of::<PyKeyboardInterrupt>(py))

@@ -37,7 +37,11 @@ impl Subscription {
     }
 
     fn __repr__(&self) -> &'static str {
-        if self.id.lock().is_some() { "<duckward.Subscription>" } else { "<duckward.Subscription: cancelled>" }
+        if self.id.lock().is_some() {
+            "<duckward.Subscription>"
+        } else {
+            "<duckward.Subscription: cancelled>"
+        }
     }
 }
 
@@ -46,14 +50,19 @@ pub(super) fn subscribe(guardian: &Arc<Guardian>, callback: Py<PyAny>) -> Subscr
     let bus = guardian.bus();
     let callback = Arc::new(callback);
     let (sender, receiver) = channel::<Event>();
-    let late = Late { sender: Mutex::new(sender) };
+    let late = Late {
+        sender: Mutex::new(sender),
+    };
     {
         let (callback, bus) = (Arc::clone(&callback), Arc::downgrade(bus));
         // Ends when the subscription is dropped, with the sender.
         std::thread::Builder::new()
             .name("duckward-events".to_owned())
             .spawn(move || deliver_late(&receiver, &callback, &bus))
-            .map_or_else(|error| tracing::warn!(target: "duckward", "no thread for callbacks: {error}"), drop);
+            .map_or_else(
+                |error| tracing::warn!(target: "duckward", "no thread for callbacks: {error}"),
+                drop,
+            );
     }
     let subscriber = move |event: &Event| {
         if watch::on_guard_thread() {
@@ -66,7 +75,10 @@ pub(super) fn subscribe(guardian: &Arc<Guardian>, callback: Py<PyAny>) -> Subscr
         call(&callback, event)
     };
     let id = bus.subscribe(Arc::new(subscriber));
-    Subscription { bus: Arc::clone(bus), id: Mutex::new(Some(id)) }
+    Subscription {
+        bus: Arc::clone(bus),
+        id: Mutex::new(Some(id)),
+    }
 }
 
 struct Late {

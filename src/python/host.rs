@@ -10,7 +10,10 @@ use super::error::engine_error;
 use crate::engine::{Class, Engine, EngineError, Interrupt, Session, Stream};
 
 fn gone() -> EngineError {
-    EngineError { class: Class::Connection, message: "the Python interpreter is shutting down".to_owned() }
+    EngineError {
+        class: Class::Connection,
+        message: "the Python interpreter is shutting down".to_owned(),
+    }
 }
 
 /// Runs `call` with the GIL; an error of the connection kind when the interpreter is going.
@@ -25,7 +28,9 @@ pub(super) struct PyInterrupt {
 
 impl PyInterrupt {
     pub(super) fn new(con: &Bound<'_, PyAny>) -> Self {
-        PyInterrupt { con: con.clone().unbind() }
+        PyInterrupt {
+            con: con.clone().unbind(),
+        }
     }
 }
 
@@ -43,7 +48,9 @@ pub(super) struct PyEngine {
 
 impl PyEngine {
     pub(super) fn new(con: &Bound<'_, PyAny>) -> Self {
-        PyEngine { con: con.clone().unbind() }
+        PyEngine {
+            con: con.clone().unbind(),
+        }
     }
 }
 
@@ -70,14 +77,21 @@ impl Session for PySession {
 
     fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError> {
         with_python(|py| {
-            let result = self.cursor.bind(py).call_method1(intern!(py, "execute"), (sql,))?;
+            let result = self
+                .cursor
+                .bind(py)
+                .call_method1(intern!(py, "execute"), (sql,))?;
             let rows: Vec<Bound<'_, PyAny>> = result.call_method0(intern!(py, "fetchall"))?.extract()?;
             rows.iter().map(text_row).collect()
         })
     }
 
     fn interrupt(&self) -> Arc<dyn Interrupt> {
-        Python::attach(|py| Arc::new(PyInterrupt { con: self.cursor.clone_ref(py) }) as Arc<dyn Interrupt>)
+        Python::attach(|py| {
+            Arc::new(PyInterrupt {
+                con: self.cursor.clone_ref(py),
+            }) as Arc<dyn Interrupt>
+        })
     }
 }
 
@@ -85,13 +99,20 @@ fn text_row(row: &Bound<'_, PyAny>) -> PyResult<Vec<Option<String>>> {
     row.try_iter()?
         .map(|value| {
             let value = value?;
-            if value.is_none() { Ok(None) } else { Ok(Some(value.str()?.to_string())) }
+            if value.is_none() {
+                Ok(None)
+            } else {
+                Ok(Some(value.str()?.to_string()))
+            }
         })
         .collect()
 }
 
 /// A relation's rows as a pyarrow reader; the method has another name before 1.5.
-pub(super) fn open_reader<'py>(relation: &Bound<'py, PyAny>, batch_rows: usize) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn open_reader<'py>(
+    relation: &Bound<'py, PyAny>,
+    batch_rows: usize,
+) -> PyResult<Bound<'py, PyAny>> {
     let py = relation.py();
     let modern = intern!(py, "to_arrow_reader");
     if relation.hasattr(modern)? {

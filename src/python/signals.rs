@@ -20,7 +20,10 @@ fn calls(py: Python<'_>) -> PyResult<&'static Calls> {
         Ok(Calls {
             set_wakeup_fd: py.import("signal")?.getattr("set_wakeup_fd")?.unbind(),
             keywords: [("warn_on_full_buffer", false)].into_py_dict(py)?.unbind(),
-            main_thread: threading.call_method0("main_thread")?.getattr("ident")?.extract()?,
+            main_thread: threading
+                .call_method0("main_thread")?
+                .getattr("ident")?
+                .extract()?,
             get_ident: threading.getattr("get_ident")?.unbind(),
         })
     })
@@ -39,8 +42,12 @@ impl CtrlC {
         if here != calls.main_thread || descriptor < 0 {
             return Ok(CtrlC { previous: None });
         }
-        let previous = calls.set_wakeup_fd.call(py, (descriptor,), Some(calls.keywords.bind(py)))?;
-        Ok(CtrlC { previous: Some(previous.extract(py)?) })
+        let previous = calls
+            .set_wakeup_fd
+            .call(py, (descriptor,), Some(calls.keywords.bind(py)))?;
+        Ok(CtrlC {
+            previous: Some(previous.extract(py)?),
+        })
     }
 
     /// Whether a Ctrl-C is meant for this thread.
@@ -50,10 +57,17 @@ impl CtrlC {
 
     /// Puts back what was there; `signalled` tells its owner (an event loop) of a signal that came to us meanwhile.
     pub(super) fn leave(&mut self, py: Python<'_>, signalled: bool) -> PyResult<()> {
-        let Some(previous) = self.previous.take() else { return Ok(()) };
-        calls(py)?.set_wakeup_fd.call(py, (previous,), Some(calls(py)?.keywords.bind(py)))?;
+        let Some(previous) = self.previous.take() else {
+            return Ok(());
+        };
+        calls(py)?
+            .set_wakeup_fd
+            .call(py, (previous,), Some(calls(py)?.keywords.bind(py)))?;
         if signalled && previous >= 0 {
-            py.import("os")?.call_method1(intern!(py, "write"), (previous, [crate::guard::wake::SIGINT].as_slice()))?;
+            py.import("os")?.call_method1(
+                intern!(py, "write"),
+                (previous, [crate::guard::wake::SIGINT].as_slice()),
+            )?;
         }
         Ok(())
     }

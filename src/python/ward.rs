@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType, PyWeakrefReference};
 use pyo3::types::PyWeakrefMethods;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType, PyWeakrefReference};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -21,9 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::ladder::Rung;
 use crate::guard::Priority;
 use crate::guard::watch;
+use crate::settings::Settings;
 use crate::settings::layers::Loaded;
 use crate::settings::table::{TABLE, Value};
-use crate::settings::Settings;
 use crate::ward::{AttemptError, Failed, Host, Job, Report, Ticket, Ward};
 
 /// One statement of a text.
@@ -71,9 +71,15 @@ fn live(py: Python<'_>) -> Vec<(Bound<'_, PyWard>, Loaded)> {
     let mut registered = REGISTERED.lock();
     let mut found = Vec::new();
     registered.retain(|entry| {
-        let Ok(reference) = entry.ward.bind(py).cast::<PyWeakrefReference>() else { return false };
-        let Some(ward) = reference.upgrade() else { return false };
-        let Ok(ward) = ward.cast_into::<PyWard>() else { return false };
+        let Ok(reference) = entry.ward.bind(py).cast::<PyWeakrefReference>() else {
+            return false;
+        };
+        let Some(ward) = reference.upgrade() else {
+            return false;
+        };
+        let Ok(ward) = ward.cast_into::<PyWard>() else {
+            return false;
+        };
         if ward.get().closed.load(Ordering::Acquire) {
             return false;
         }
@@ -85,16 +91,28 @@ fn live(py: Python<'_>) -> Vec<(Bound<'_, PyWard>, Loaded)> {
 
 /// Any serde value as plain Python data.
 pub(super) fn to_python<'py>(py: Python<'py>, value: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
-    let text = serde_json::to_string(value)
-        .map_err(|error| exception(py, &Error::new(ErrorKind::Internal, format!("cannot be shown: {error}"))))?;
-    py.import(intern!(py, "json"))?.call_method1(intern!(py, "loads"), (text,))
+    let text = serde_json::to_string(value).map_err(|error| {
+        exception(
+            py,
+            &Error::new(ErrorKind::Internal, format!("cannot be shown: {error}")),
+        )
+    })?;
+    py.import(intern!(py, "json"))?
+        .call_method1(intern!(py, "loads"), (text,))
 }
 
 /// A Python argument as a setting's value.
 fn value(name: &str, object: &Bound<'_, PyAny>) -> Result<Value> {
     let refuse = || {
-        let kind = object.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
-        Error::invalid(name, format_args!("<{kind}>"), "give a number, a text, True, False or None")
+        let kind = object
+            .get_type()
+            .name()
+            .map_or_else(|_| "object".to_owned(), |name| name.to_string());
+        Error::invalid(
+            name,
+            format_args!("<{kind}>"),
+            "give a number, a text, True, False or None",
+        )
     };
     if object.is_none() {
         return Ok(Value::None);
@@ -103,8 +121,15 @@ fn value(name: &str, object: &Bound<'_, PyAny>) -> Result<Value> {
         return Ok(Value::Bool(flag.is_true()));
     }
     if object.is_instance_of::<PyInt>() {
-        let shown = || object.str().map_or_else(|_| "?".to_owned(), |text| text.to_string());
-        return object.extract().map(Value::Int).map_err(|_| Error::invalid(name, shown(), "a number of at most 63 bits"));
+        let shown = || {
+            object
+                .str()
+                .map_or_else(|_| "?".to_owned(), |text| text.to_string())
+        };
+        return object
+            .extract()
+            .map(Value::Int)
+            .map_err(|_| Error::invalid(name, shown(), "a number of at most 63 bits"));
     }
     if object.is_instance_of::<PyFloat>() {
         return object.extract().map(Value::Float).map_err(|_| refuse());
@@ -113,7 +138,10 @@ fn value(name: &str, object: &Bound<'_, PyAny>) -> Result<Value> {
         return Ok(Value::Text(text.to_string()));
     }
     // pathlib.Path
-    match object.call_method0("__fspath__").and_then(|path| path.extract::<String>()) {
+    match object
+        .call_method0("__fspath__")
+        .and_then(|path| path.extract::<String>())
+    {
         Ok(path) => Ok(Value::Text(path)),
         Err(_) => Err(refuse()),
     }
@@ -121,7 +149,13 @@ fn value(name: &str, object: &Bound<'_, PyAny>) -> Result<Value> {
 
 fn connection_type(py: Python<'_>) -> PyResult<&Py<PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    TYPE.get_or_try_init(py, || Ok(py.import("duckdb")?.getattr("DuckDBPyConnection")?.cast_into::<PyType>()?.unbind()))
+    TYPE.get_or_try_init(py, || {
+        Ok(py
+            .import("duckdb")?
+            .getattr("DuckDBPyConnection")?
+            .cast_into::<PyType>()?
+            .unbind())
+    })
 }
 
 fn check_connection(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -130,7 +164,9 @@ fn check_connection(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
         return Ok(());
     }
     let kind = object.get_type().qualname()?;
-    let message = format!("{name} is a {kind}, not a DuckDB connection: give what duckdb.connect() or con.cursor() returned");
+    let message = format!(
+        "{name} is a {kind}, not a DuckDB connection: give what duckdb.connect() or con.cursor() returned"
+    );
     Err(exception(py, &Error::new(ErrorKind::Invalid, message)))
 }
 
@@ -152,9 +188,16 @@ pub(super) fn guard<'py>(
 ) -> PyResult<Bound<'py, PyWard>> {
     check_connection("the first argument", connection)?;
     let mut arguments = std::collections::BTreeMap::new();
-    for (name, object) in [("memory", memory), ("profile", profile), ("settings_file", settings_file)] {
+    for (name, object) in [
+        ("memory", memory),
+        ("profile", profile),
+        ("settings_file", settings_file),
+    ] {
         if let Some(object) = object {
-            arguments.insert(name.to_owned(), value(name, object).map_err(|error| exception(py, &error))?);
+            arguments.insert(
+                name.to_owned(),
+                value(name, object).map_err(|error| exception(py, &error))?,
+            );
         }
     }
     for (name, object) in settings.into_iter().flatten() {
@@ -162,7 +205,9 @@ pub(super) fn guard<'py>(
         let read = value(&name, &object).map_err(|error| exception(py, &error))?;
         arguments.insert(name, read);
     }
-    let loaded = py.detach(|| Settings::load(arguments)).map_err(|error| exception(py, &error))?;
+    let loaded = py
+        .detach(|| Settings::load(arguments))
+        .map_err(|error| exception(py, &error))?;
     for (ward, other) in live(py) {
         if ward.get().main.con.bind(py).is(connection) {
             return same_ward(py, ward, &loaded, &other);
@@ -173,7 +218,14 @@ pub(super) fn guard<'py>(
         let engine = Arc::new(PyEngine::new(connection));
         let settings = loaded.clone();
         let core = py
-            .detach(|| Ward::guard(&watch::of_process()?, engine, Arc::clone(&slot.connection), settings))
+            .detach(|| {
+                Ward::guard(
+                    &watch::of_process()?,
+                    engine,
+                    Arc::clone(&slot.connection),
+                    settings,
+                )
+            })
             .map_err(|error| exception(py, &error))?;
         Ok((core, slot))
     })();
@@ -189,11 +241,19 @@ pub(super) fn guard<'py>(
         },
     )?;
     let reference = PyWeakrefReference::new(&ward)?.into_any().unbind();
-    REGISTERED.lock().push(Registered { ward: reference, loaded });
+    REGISTERED.lock().push(Registered {
+        ward: reference,
+        loaded,
+    });
     Ok(ward)
 }
 
-fn same_ward<'py>(py: Python<'py>, ward: Bound<'py, PyWard>, wanted: &Loaded, present: &Loaded) -> PyResult<Bound<'py, PyWard>> {
+fn same_ward<'py>(
+    py: Python<'py>,
+    ward: Bound<'py, PyWard>,
+    wanted: &Loaded,
+    present: &Loaded,
+) -> PyResult<Bound<'py, PyWard>> {
     if wanted.settings == present.settings {
         return Ok(ward);
     }
@@ -201,7 +261,12 @@ fn same_ward<'py>(py: Python<'py>, ward: Bound<'py, PyWard>, wanted: &Loaded, pr
     let differ: Vec<String> = wanted
         .iter()
         .filter(|(name, value)| present.get(*name) != Some(value))
-        .map(|(name, value)| format!("{name}={value} (it has {})", present.get(name).map_or("", String::as_str)))
+        .map(|(name, value)| {
+            format!(
+                "{name}={value} (it has {})",
+                present.get(name).map_or("", String::as_str)
+            )
+        })
         .collect();
     let message = format!(
         "this connection is already guarded with other settings: {}; close() that ward first, or give the same settings",
@@ -214,7 +279,9 @@ fn same_ward<'py>(py: Python<'py>, ward: Bound<'py, PyWard>, wanted: &Loaded, pr
 #[pyfunction]
 pub(super) fn settings_table(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     let defaults = Settings::default();
-    let rows = TABLE.iter().map(|row| (row.name, row.print(&defaults), row.accepted, row.about));
+    let rows = TABLE
+        .iter()
+        .map(|row| (row.name, row.print(&defaults), row.accepted, row.about));
     PyList::new(py, rows)
 }
 
@@ -269,7 +336,11 @@ where
         Python::attach(|py| {
             let con = self.slot.con.bind(py);
             let explain = format!("EXPLAIN (FORMAT JSON) {}", self.statement.sql);
-            let rows = con.call_method1(intern!(py, "execute"), (explain,)).ok()?.call_method0(intern!(py, "fetchall")).ok()?;
+            let rows = con
+                .call_method1(intern!(py, "execute"), (explain,))
+                .ok()?
+                .call_method0(intern!(py, "fetchall"))
+                .ok()?;
             rows.get_item(0).ok()?.get_item(1).ok()?.extract().ok()
         })
     }
@@ -295,7 +366,13 @@ pub(super) fn run<T: Send>(
         heeds_signals,
     };
     let (outcome, original) = py.detach(|| {
-        let mut host = PyHost { slot, statement, attempt, original: None, gave_up: Mutex::new(None) };
+        let mut host = PyHost {
+            slot,
+            statement,
+            attempt,
+            original: None,
+            gave_up: Mutex::new(None),
+        };
         let outcome = core.run(&slot.connection, &job, &mut host);
         (outcome, host.gave_up.into_inner().or(host.original))
     });
@@ -314,7 +391,11 @@ fn priority(py: Python<'_>, name: Option<&str>) -> PyResult<Priority> {
         Some("high") => Ok(Priority::High),
         Some("low") => Ok(Priority::Low),
         Some(other) => {
-            let error = Error::invalid("priority", format_args!("{other:?}"), "give \"high\", \"normal\" or \"low\"");
+            let error = Error::invalid(
+                "priority",
+                format_args!("{other:?}"),
+                "give \"high\", \"normal\" or \"low\"",
+            );
             Err(exception(py, &error))
         }
     }
@@ -324,7 +405,10 @@ fn priority(py: Python<'_>, name: Option<&str>) -> PyResult<Priority> {
 /// a semicolon, because there is none.
 fn plain_select(text: &str) -> bool {
     let start = text.trim_start().as_bytes();
-    start.len() > 6 && start[..6].eq_ignore_ascii_case(b"select") && start[6].is_ascii_whitespace() && !text.contains(';')
+    start.len() > 6
+        && start[..6].eq_ignore_ascii_case(b"select")
+        && start[6].is_ascii_whitespace()
+        && !text.contains(';')
 }
 
 impl PyWard {
@@ -338,13 +422,20 @@ impl PyWard {
 
     /// The slot of a connection of this ward's.
     fn slot(&self, connection: Option<&Bound<'_, PyAny>>) -> PyResult<Arc<Slot>> {
-        let Some(connection) = connection else { return Ok(Arc::clone(&self.main)) };
+        let Some(connection) = connection else {
+            return Ok(Arc::clone(&self.main));
+        };
         let py = connection.py();
         check_connection("connection", connection)?;
         if self.main.con.bind(py).is(connection) {
             return Ok(Arc::clone(&self.main));
         }
-        let known = self.cursors.lock().iter().find(|slot| slot.con.bind(py).is(connection)).map(Arc::clone);
+        let known = self
+            .cursors
+            .lock()
+            .iter()
+            .find(|slot| slot.con.bind(py).is(connection))
+            .map(Arc::clone);
         match known {
             Some(slot) => Ok(slot),
             None => self.adopt(connection),
@@ -355,7 +446,8 @@ impl PyWard {
         let py = connection.py();
         let engine = PyEngine::new(connection);
         if !py.detach(|| self.core.instance().is_same(&engine)) {
-            let message = "this connection belongs to another database instance; guard it with duckward.guard()";
+            let message =
+                "this connection belongs to another database instance; guard it with duckward.guard()";
             return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
         }
         let slot = Slot::new(connection)?;
@@ -379,16 +471,24 @@ impl PyWard {
             && let Ok(text) = text.to_str()
             && plain_select(text)
         {
-            let statement = Statement { sql: text.to_owned(), interruptible: true, priority };
+            let statement = Statement {
+                sql: text.to_owned(),
+                interruptible: true,
+                priority,
+            };
             return Ok(vec![(query.clone(), statement, Kind::Select)]);
         }
         let statements: Vec<Bound<'py, PyAny>> = if query.hasattr(intern!(py, "expected_result_type"))? {
             vec![query.clone()]
         } else if query.is_instance_of::<PyString>() {
-            slot.con.bind(py).call_method1(intern!(py, "extract_statements"), (query,))?.extract()?
+            slot.con
+                .bind(py)
+                .call_method1(intern!(py, "extract_statements"), (query,))?
+                .extract()?
         } else {
             let kind = query.get_type().qualname()?;
-            let message = format!("the query is a {kind}, not a text or a statement of extract_statements(): give SQL");
+            let message =
+                format!("the query is a {kind}, not a text or a statement of extract_statements(): give SQL");
             return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
         };
         if statements.is_empty() {
@@ -399,9 +499,20 @@ impl PyWard {
             .into_iter()
             .map(|object| {
                 let sql: String = object.getattr(intern!(py, "query"))?.extract()?;
-                let name: String = object.getattr(intern!(py, "type"))?.getattr(intern!(py, "name"))?.extract()?;
+                let name: String = object
+                    .getattr(intern!(py, "type"))?
+                    .getattr(intern!(py, "name"))?
+                    .extract()?;
                 let (kind, interruptible) = kind(&name, &sql);
-                Ok((object, Statement { sql, interruptible, priority }, kind))
+                Ok((
+                    object,
+                    Statement {
+                        sql,
+                        interruptible,
+                        priority,
+                    },
+                    kind,
+                ))
             })
             .collect()
     }
@@ -467,22 +578,39 @@ fn execute(
             return Ok((Vec::new(), PyList::empty(py).unbind()));
         }
         let names = relation.getattr(intern!(py, "columns"))?.extract()?;
-        return Ok((names, relation.call_method0(intern!(py, "fetchall"))?.cast_into::<PyList>()?.unbind()));
+        return Ok((
+            names,
+            relation
+                .call_method0(intern!(py, "fetchall"))?
+                .cast_into::<PyList>()?
+                .unbind(),
+        ));
     }
     con.call_method1(intern!(py, "execute"), (statement, params))?;
     let description = con.getattr(intern!(py, "description"))?;
     let names = if description.is_none() {
         Vec::new()
     } else {
-        description.try_iter()?.map(|column| column?.get_item(0)?.extract()).collect::<PyResult<_>>()?
+        description
+            .try_iter()?
+            .map(|column| column?.get_item(0)?.extract())
+            .collect::<PyResult<_>>()?
     };
-    Ok((names, con.call_method0(intern!(py, "fetchall"))?.cast_into::<PyList>()?.unbind()))
+    Ok((
+        names,
+        con.call_method0(intern!(py, "fetchall"))?
+            .cast_into::<PyList>()?
+            .unbind(),
+    ))
 }
 
 /// DuckDB answers COMMIT of an aborted transaction with success, and rolls back. That is said.
 fn refuse_lost_commit(con: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = con.py();
-    let Err(error) = con.call_method1(intern!(py, "execute"), ("SELECT 1",)).and_then(|con| con.call_method0("fetchall")) else {
+    let Err(error) = con
+        .call_method1(intern!(py, "execute"), ("SELECT 1",))
+        .and_then(|con| con.call_method0("fetchall"))
+    else {
         return Ok(());
     };
     let engine = super::error::engine_error(py, &error);
@@ -508,7 +636,9 @@ fn kind(name: &str, sql: &str) -> (Kind, bool) {
         // CHECKPOINT is a call to DuckDB's parser; it runs to its end whatever arrives, and then says it was interrupted.
         "CALL" | "PRAGMA" | "VACUUM" => (Kind::Described, !lower.contains("checkpoint")),
         "DETACH" => (Kind::Counted, false),
-        "INSERT" | "UPDATE" | "DELETE" | "MERGE_INTO" if lower.contains("returning") => (Kind::Described, true),
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE_INTO" if lower.contains("returning") => {
+            (Kind::Described, true)
+        }
         "EXPLAIN" | "MULTI" | "RELATION" | "EXECUTE" | "LOGICAL_PLAN" => (Kind::Described, true),
         _ => (Kind::Counted, true),
     }
@@ -540,11 +670,18 @@ impl PyWard {
         }
         let mut statements = this.parse(&slot, query, priority)?;
         let Some((object, statement, kind)) = statements.pop() else {
-            return Err(exception(py, &Error::new(ErrorKind::Invalid, "the query has no statement in it: give SQL")));
+            return Err(exception(
+                py,
+                &Error::new(ErrorKind::Invalid, "the query has no statement in it: give SQL"),
+            ));
         };
         for (object, statement, kind) in statements {
             // Earlier statements run to their end, as DuckDB runs them; a SELECT among them gives nothing to anyone.
-            let kind = if kind == Kind::Select { Kind::Described } else { kind };
+            let kind = if kind == Kind::Select {
+                Kind::Described
+            } else {
+                kind
+            };
             Self::run_now(slf, &slot, &object, statement, kind, None)?;
         }
         if kind != Kind::Select {
@@ -580,7 +717,8 @@ impl PyWard {
         self.usable(py)?;
         if !callback.is_callable() {
             let kind = callback.get_type().qualname()?;
-            let message = format!("the callback is a {kind}, which cannot be called: give a function of one argument");
+            let message =
+                format!("the callback is a {kind}, which cannot be called: give a function of one argument");
             return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
         }
         let subscription = Py::new(py, subscribe(self.core.guardian(), callback.unbind()))?;
@@ -609,7 +747,12 @@ impl PyWard {
     /// How far the running query is, from 0 to 1; None when DuckDB does not say (`SET enable_progress_bar = true`).
     fn progress(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         self.usable(py)?;
-        let percent: f64 = self.main.con.bind(py).call_method0(intern!(py, "query_progress"))?.extract()?;
+        let percent: f64 = self
+            .main
+            .con
+            .bind(py)
+            .call_method0(intern!(py, "query_progress"))?
+            .extract()?;
         Ok((percent >= 0.0).then_some((percent / 100.0).min(1.0)))
     }
 
@@ -641,7 +784,12 @@ impl PyWard {
             return "<duckward.Ward: closed>".to_owned();
         }
         let usage = self.core.guardian().usage();
-        format!("<duckward.Ward: {}, {} of {}>", self.core.level(), usage.used, usage.limit)
+        format!(
+            "<duckward.Ward: {}, {} of {}>",
+            self.core.level(),
+            usage.used,
+            usage.limit
+        )
     }
 }
 
@@ -666,7 +814,11 @@ impl PyWard {
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
-            let relation = slot.con.bind(py).call_method(intern!(py, "sql"), (object.bind(py),), Some(keywords.bind(py)));
+            let relation = slot.con.bind(py).call_method(
+                intern!(py, "sql"),
+                (object.bind(py),),
+                Some(keywords.bind(py)),
+            );
             relation.map(Bound::unbind).map_err(|error| {
                 let engine = super::error::engine_error(py, &error);
                 *original = Some(error);

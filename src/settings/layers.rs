@@ -171,7 +171,10 @@ pub struct Loaded {
 impl Loaded {
     /// Every setting in force, as text.
     pub fn print(&self) -> BTreeMap<String, String> {
-        TABLE.iter().map(|row| (row.name.to_owned(), row.print(&self.settings))).collect()
+        TABLE
+            .iter()
+            .map(|row| (row.name.to_owned(), row.print(&self.settings)))
+            .collect()
     }
 }
 

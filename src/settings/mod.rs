@@ -48,6 +48,14 @@ pub struct Settings {
     pub limit_concurrency: bool,
     /// Whether critical and above lower DuckDB's `memory_limit` further.
     pub limit_memory: bool,
+    /// Whether critical and above hold new queries in the waiting line.
+    pub queue_new: bool,
+    /// Whether emergency refuses new queries.
+    pub refuse_new: bool,
+    /// Whether emergency makes operators spill early.
+    pub spill_early: bool,
+    /// Whether emergency lowers the checkpoint threshold.
+    pub lower_checkpoint: bool,
     /// Whether emergency interrupts a query.
     pub interrupt: bool,
     /// Which query that is.
@@ -91,6 +99,10 @@ impl Default for Settings {
             clean_up: true,
             limit_concurrency: true,
             limit_memory: true,
+            queue_new: true,
+            refuse_new: true,
+            spill_early: true,
+            lower_checkpoint: true,
             interrupt: true,
             victim: Victim::Largest,
             row_cap: None,

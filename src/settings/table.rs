@@ -136,7 +136,7 @@ const OPTIONAL_TIME: &str =
 const SWITCH: &str = "give true or false (as text also on, off, yes, no, 1, 0)";
 
 /// Every setting.
-pub static TABLE: [Row; 28] = [
+pub static TABLE: [Row; 32] = [
     Row {
         name: "memory",
         accepted: MEMORY,
@@ -246,6 +246,34 @@ pub static TABLE: [Row; 28] = [
         about: "Whether critical and above lower DuckDB's memory_limit further.",
         read: |value, settings| put(&mut settings.limit_memory, switch(value)),
         print: |settings| settings.limit_memory.to_string(),
+    },
+    Row {
+        name: "queue_new",
+        accepted: SWITCH,
+        about: "Whether critical and above hold new queries in the waiting line.",
+        read: |value, settings| put(&mut settings.queue_new, switch(value)),
+        print: |settings| settings.queue_new.to_string(),
+    },
+    Row {
+        name: "refuse_new",
+        accepted: SWITCH,
+        about: "Whether an emergency refuses new queries at once.",
+        read: |value, settings| put(&mut settings.refuse_new, switch(value)),
+        print: |settings| settings.refuse_new.to_string(),
+    },
+    Row {
+        name: "spill_early",
+        accepted: SWITCH,
+        about: "Whether an emergency makes operators spill early (a temp directory that is there, fewer threads).",
+        read: |value, settings| put(&mut settings.spill_early, switch(value)),
+        print: |settings| settings.spill_early.to_string(),
+    },
+    Row {
+        name: "lower_checkpoint",
+        accepted: SWITCH,
+        about: "Whether an emergency lowers DuckDB's checkpoint_threshold.",
+        read: |value, settings| put(&mut settings.lower_checkpoint, switch(value)),
+        print: |settings| settings.lower_checkpoint.to_string(),
     },
     Row {
         name: "interrupt",
@@ -693,6 +721,10 @@ pub(super) mod tests {
         ("clean_up", "false"),
         ("limit_concurrency", "false"),
         ("limit_memory", "false"),
+        ("queue_new", "false"),
+        ("refuse_new", "false"),
+        ("spill_early", "false"),
+        ("lower_checkpoint", "false"),
         ("interrupt", "false"),
         ("victim", "longest"),
         ("row_cap", "10000"),

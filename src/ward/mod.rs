@@ -19,9 +19,9 @@ use crate::fallback::classify::{Failure, classify};
 use crate::fallback::history::{Fingerprint, History};
 use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung};
 use crate::guard::admission::{Demand, Priority};
+use crate::guard::guardian::{Guardian, Member};
 use crate::guard::reading::Usage;
 use crate::guard::respond::{Degraded, Instance, ensure_writable};
-use crate::guard::guardian::{Guardian, Member};
 use crate::guard::{Budget, Level};
 use crate::settings::Settings;
 use crate::settings::layers::Loaded;
@@ -187,7 +187,12 @@ impl Ward {
         }
         let instance = guardian.instance(engine)?;
         let id = next_number();
-        let member = Member { id, settings: Arc::new(settings.clone()), budget: budget.clone(), instance: Arc::clone(&instance) };
+        let member = Member {
+            id,
+            settings: Arc::new(settings.clone()),
+            budget: budget.clone(),
+            instance: Arc::clone(&instance),
+        };
         guardian.join(member)?;
         guardian.watch(&connection);
         let ward = Arc::new(Ward {
@@ -202,7 +207,11 @@ impl Ward {
             closed: AtomicBool::new(false),
             process: std::process::id(),
         });
-        guardian.bus().publish(What::GuardStarted { ward: id, budget: budget.bytes, source: budget.source });
+        guardian.bus().publish(What::GuardStarted {
+            ward: id,
+            budget: budget.bytes,
+            source: budget.source,
+        });
         Ok(ward)
     }
 
@@ -255,7 +264,10 @@ impl Ward {
             ));
         }
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::State, "this ward is closed; guard the connection again"));
+            return Err(Error::new(
+                ErrorKind::State,
+                "this ward is closed; guard the connection again",
+            ));
         }
         Ok(())
     }
@@ -263,7 +275,9 @@ impl Ward {
     /// The largest part of an answer held in memory.
     pub fn answer_memory(&self) -> Bytes {
         let eighth = Bytes(self.guardian.budget().get() / 8);
-        self.settings().answer_memory.unwrap_or(eighth.min(Bytes::mib(1024)))
+        self.settings()
+            .answer_memory
+            .unwrap_or(eighth.min(Bytes::mib(1024)))
     }
 
     /// Where answers spill.
@@ -296,9 +310,22 @@ impl Ward {
             (history.start(fingerprint, budget), history.need(fingerprint))
         };
         let mut ladder = Ladder::starting_on(start);
-        let mut run = Run { ward: self, query, report: Report { query, budget, ..Report::default() }, failure: None, stop: None };
+        let mut run = Run {
+            ward: self,
+            query,
+            report: Report {
+                query,
+                budget,
+                ..Report::default()
+            },
+            failure: None,
+            stop: None,
+        };
         if start != Rung::AsIs {
-            run.report.why = format!("this shape of query was answered on the rung \"{}\" the last time", start.name());
+            run.report.why = format!(
+                "this shape of query was answered on the rung \"{}\" the last time",
+                start.name()
+            );
         }
         let began = self.guardian.clock().now();
         loop {
@@ -309,7 +336,11 @@ impl Ward {
                 (Rung::AsIs, Some(need)) => need.growth,
                 (Rung::AsIs, None) => Bytes(0),
             };
-            let demand = Demand { priority: job.priority, memory, wait: settings.wait };
+            let demand = Demand {
+                priority: job.priority,
+                memory,
+                wait: settings.wait,
+            };
             let waiting = self.guardian.clock().now();
             let admitted = self.guardian.enter(query, demand, &|| host.gave_up());
             run.report.waited += report::seconds(self.guardian.clock().now().since(waiting));
@@ -317,7 +348,8 @@ impl Ward {
                 Ok(permit) => permit,
                 Err(error) => return Err(run.fail(error, began)),
             };
-            let degraded = (rung == Rung::Degraded).then(|| Degraded::enter(&self.instance, settings.keep_order));
+            let degraded =
+                (rung == Rung::Degraded).then(|| Degraded::enter(&self.instance, settings.keep_order));
             let ceiling = self.guardian.arm_ceiling(settings.ceiling);
             let started = self.guardian.clock().now();
             let base = self.guardian.used_now();
@@ -333,16 +365,34 @@ impl Ward {
                 stop: None,
             };
             if !connection.begin(active) {
-                let message = "the connection runs another query through this ward; wait for it, or use ward.cursor()";
+                let message =
+                    "the connection runs another query through this ward; wait for it, or use ward.cursor()";
                 return Err(run.fail(Error::new(ErrorKind::Connection, message), began));
             }
             let number = u32::try_from(run.report.attempts.len() + 1).unwrap_or(u32::MAX);
-            self.guardian.bus().publish(What::AttemptStarted { query, attempt: number, rung: rung.name().to_owned() });
+            self.guardian.bus().publish(What::AttemptStarted {
+                query,
+                attempt: number,
+                rung: rung.name().to_owned(),
+            });
             let error = match host.attempt(rung) {
                 Ok(value) => {
                     run.report.outcome = Outcome::Running;
-                    let held = ticket::Held { permit, degraded, ceiling };
-                    let ticket = Ticket::new(self, connection, held, run.report, fingerprint, rung, began, started);
+                    let held = ticket::Held {
+                        permit,
+                        degraded,
+                        ceiling,
+                    };
+                    let ticket = Ticket::new(
+                        self,
+                        connection,
+                        held,
+                        run.report,
+                        fingerprint,
+                        rung,
+                        began,
+                        started,
+                    );
                     return Ok((value, ticket));
                 }
                 Err(error) => error,
@@ -361,8 +411,14 @@ impl Ward {
             run.failure = Some(failure);
             run.note(rung, started, ended, Some(failure), &error.message);
             let in_transaction = host.in_transaction();
-            let facts = Facts { handed_out: false, in_transaction: in_transaction || !job.interruptible };
-            let patience = Patience { retries: settings.retries, backoff: settings.backoff };
+            let facts = Facts {
+                handed_out: false,
+                in_transaction: in_transaction || !job.interruptible,
+            };
+            let patience = Patience {
+                retries: settings.retries,
+                backoff: settings.backoff,
+            };
             let (next, decision) = ladder.next(failure, facts, &Rung::ALL, patience);
             ladder = next;
             match decision {
@@ -382,7 +438,11 @@ impl Ward {
                         in_transaction,
                         report: &run.report,
                         budget_source: &self.budget.source,
-                        plan: if kind == ErrorKind::Memory { host.plan() } else { None },
+                        plan: if kind == ErrorKind::Memory {
+                            host.plan()
+                        } else {
+                            None
+                        },
                     };
                     let message = refusal.message(&error);
                     return Err(run.fail(Error::new(kind, message).with_source(error), began));
@@ -398,7 +458,10 @@ impl Ward {
         let wait = after.mul_f64(1.0 + 0.25 * jitter(query, start.elapsed()));
         loop {
             if host.gave_up() {
-                return Err(Error::new(ErrorKind::Cancelled, "cancelled while waiting for the next attempt"));
+                return Err(Error::new(
+                    ErrorKind::Cancelled,
+                    "cancelled while waiting for the next attempt",
+                ));
             }
             let waited = clock.now().since(start);
             let relieved = self.level() < Level::Emergency || waited >= RELIEF;
@@ -421,7 +484,10 @@ impl Ward {
                     let stopped = connection.stop(active.query, Stop::Cancel, now);
                     if stopped {
                         let reason = Stop::Cancel.reason().to_owned();
-                        self.guardian.bus().publish(What::QueryInterrupted { query: Some(active.query), reason });
+                        self.guardian.bus().publish(What::QueryInterrupted {
+                            query: Some(active.query),
+                            reason,
+                        });
                         self.guardian.wake();
                     }
                     stopped
@@ -457,7 +523,12 @@ impl Ward {
                 .collect(),
             actions: self.guardian.actions(),
             settings: self.loaded.print(),
-            sources: self.loaded.sources.iter().map(|(name, source)| ((*name).to_owned(), source.to_string())).collect(),
+            sources: self
+                .loaded
+                .sources
+                .iter()
+                .map(|(name, source)| ((*name).to_owned(), source.to_string()))
+                .collect(),
         }
     }
 
@@ -467,7 +538,9 @@ impl Ward {
             return;
         }
         let left = self.guardian.leave(self.id);
-        self.guardian.bus().publish(What::GuardStopped { ward: self.id, left });
+        self.guardian
+            .bus()
+            .publish(What::GuardStopped { ward: self.id, left });
     }
 
     fn learn(&self, fingerprint: Fingerprint, need: crate::fallback::history::Need) {
@@ -500,11 +573,23 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn note(&mut self, rung: Rung, started: crate::clock::Moment, ended: Option<Active>, failure: Option<Failure>, message: &str) {
+    fn note(
+        &mut self,
+        rung: Rung,
+        started: crate::clock::Moment,
+        ended: Option<Active>,
+        failure: Option<Failure>,
+        message: &str,
+    ) {
         let took = self.ward.guardian.clock().now().since(started);
-        let peak = ended.map_or(Bytes(0), |active| active.peak).max(self.ward.guardian.used_now());
+        let peak = ended
+            .map_or(Bytes(0), |active| active.peak)
+            .max(self.ward.guardian.used_now());
         self.report.peak = self.report.peak.max(peak);
-        self.report.spill = self.report.spill.max(ended.map_or(Bytes(0), |active| active.spilled));
+        self.report.spill = self
+            .report
+            .spill
+            .max(ended.map_or(Bytes(0), |active| active.spilled));
         let attempt = u32::try_from(self.report.attempts.len() + 1).unwrap_or(u32::MAX);
         self.ward.guardian.bus().publish(What::AttemptFailed {
             query: self.query,
@@ -524,9 +609,19 @@ impl Run<'_> {
 
     fn fail(mut self, error: Error, began: crate::clock::Moment) -> Box<Failed> {
         self.report.outcome = Outcome::Failed(error.kind());
-        error.message().lines().next().unwrap_or_default().clone_into(&mut self.report.why);
+        error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .clone_into(&mut self.report.why);
         self.report.seconds = report::seconds(self.ward.guardian.clock().now().since(began));
         ticket::publish_end(&self.ward.guardian, &self.report, Some(error.kind()));
-        Box::new(Failed { error, failure: self.failure, stop: self.stop, report: self.report })
+        Box::new(Failed {
+            error,
+            failure: self.failure,
+            stop: self.stop,
+            report: self.report,
+        })
     }
 }

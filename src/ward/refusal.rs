@@ -32,21 +32,29 @@ impl Refusal<'_> {
                 self.report.spill
             ),
             ErrorKind::Timeout => {
-                format!("stopped by its time limit: {text}; raise query_timeout= (or max_execution_time), or narrow the query")
+                format!(
+                    "stopped by its time limit: {text}; raise query_timeout= (or max_execution_time), or narrow the query"
+                )
             }
             ErrorKind::Cancelled => "cancelled; the connection can be used".to_owned(),
             ErrorKind::Transaction if self.failure == Failure::Aborted => {
-                format!("the open transaction is aborted and nothing of it will be kept: {text}; run ROLLBACK and start it again")
+                format!(
+                    "the open transaction is aborted and nothing of it will be kept: {text}; run ROLLBACK and start it again"
+                )
             }
             ErrorKind::Transaction => format!(
                 "another transaction changed the same rows first, {} times in a row: {text}; try again when it has ended",
                 self.report.attempts.len()
             ),
             ErrorKind::Connection if self.failure == Failure::Crash => {
-                format!("DuckDB invalidated the database: {text}; close every connection to it and open it again")
+                format!(
+                    "DuckDB invalidated the database: {text}; close every connection to it and open it again"
+                )
             }
             ErrorKind::Corruption => {
-                format!("stored data does not match its checksum: {text}; stop writing and restore from a backup")
+                format!(
+                    "stored data does not match its checksum: {text}; stop writing and restore from a backup"
+                )
             }
             _ => text.to_owned(),
         };
@@ -57,9 +65,16 @@ impl Refusal<'_> {
     }
 
     fn memory(&self, text: &str) -> String {
-        let tried: Vec<&str> = self.report.attempts.iter().map(|attempt| attempt.rung.name()).collect();
+        let tried: Vec<&str> = self
+            .report
+            .attempts
+            .iter()
+            .map(|attempt| attempt.rung.name())
+            .collect();
         let what = match self.failure {
-            Failure::InterruptedByGuard => "the guard interrupted the query before the process ran out of memory",
+            Failure::InterruptedByGuard => {
+                "the guard interrupted the query before the process ran out of memory"
+            }
             _ => "the query does not fit into memory",
         };
         let need = self.need();
@@ -70,14 +85,20 @@ impl Refusal<'_> {
             self.report.budget,
             self.budget_source,
         );
-        if self.plan.as_deref().is_some_and(|plan| !unspillable(plan).is_empty()) {
+        if self
+            .plan
+            .as_deref()
+            .is_some_and(|plan| !unspillable(plan).is_empty())
+        {
             let names = unspillable(self.plan.as_deref().unwrap_or_default());
             message.push_str(&format!(
                 ", or cut the query by a range of its keys: {} cannot spill to disk",
                 names.join(", ")
             ));
         } else {
-            message.push_str(", read fewer columns or rows, or read the answer batch by batch or with to_arrow()");
+            message.push_str(
+                ", read fewer columns or rows, or read the answer batch by batch or with to_arrow()",
+            );
         }
         message.push_str("\nDuckDB said: ");
         message.push_str(text);
@@ -87,7 +108,11 @@ impl Refusal<'_> {
     /// The larger of what the plan suggests and half as much again as was reached.
     fn need(&self) -> Bytes {
         let reached = self.report.peak.times(1.5);
-        let planned = self.plan.as_deref().and_then(planned_state).map_or(Bytes(0), |state| state.plus(self.report.budget.times(0.25)));
+        let planned = self
+            .plan
+            .as_deref()
+            .and_then(planned_state)
+            .map_or(Bytes(0), |state| state.plus(self.report.budget.times(0.25)));
         let need = reached.max(planned).max(self.report.budget.times(1.25));
         // Rounded up to 64 MiB: an estimate should not look exact.
         Bytes(need.get().div_ceil(64 << 20) * (64 << 20))
@@ -96,8 +121,23 @@ impl Refusal<'_> {
 
 /// Aggregates whose state DuckDB keeps in memory whole (measured on 1.4 to 2.0).
 const UNSPILLABLE: [&str; 17] = [
-    "string_agg", "group_concat", "listagg", "array_agg", "list", "median", "quantile", "mode", "arg_max", "arg_min",
-    "max_by", "min_by", "histogram", "mad", "approx_quantile", "json_group", "count(distinct",
+    "string_agg",
+    "group_concat",
+    "listagg",
+    "array_agg",
+    "list",
+    "median",
+    "quantile",
+    "mode",
+    "arg_max",
+    "arg_min",
+    "max_by",
+    "min_by",
+    "histogram",
+    "mad",
+    "approx_quantile",
+    "json_group",
+    "count(distinct",
 ];
 
 /// The aggregates in a plan that cannot spill, each once.
@@ -107,9 +147,16 @@ fn unspillable(plan: &str) -> Vec<&'static str> {
         .into_iter()
         .filter(|name| {
             plan.match_indices(name).any(|(at, _)| {
-                let before = plan[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
+                let before = plan[..at]
+                    .chars()
+                    .next_back()
+                    .is_none_or(|c| !c.is_alphanumeric() && c != '_');
                 let after = &plan[at + name.len()..];
-                before && (name.contains('(') || after.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').starts_with('('))
+                before
+                    && (name.contains('(')
+                        || after
+                            .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+                            .starts_with('('))
             })
         })
         .map(|name| name.trim_end_matches("(distinct"))
@@ -128,15 +175,27 @@ fn walk(node: &Value, most: &mut u64) {
     match node {
         Value::Array(nodes) => nodes.iter().for_each(|node| walk(node, most)),
         Value::Object(fields) => {
-            let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase();
+            let name = fields
+                .get("name")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_ascii_uppercase();
             let children = fields.get("children").and_then(Value::as_array);
             if name.contains("GROUP_BY") || name.contains("AGGREGATE") || name.contains("WINDOW") {
-                let rows = children.into_iter().flatten().filter_map(cardinality).max().unwrap_or(0);
+                let rows = children
+                    .into_iter()
+                    .flatten()
+                    .filter_map(cardinality)
+                    .max()
+                    .unwrap_or(0);
                 let aggregates = fields
                     .get("extra_info")
                     .and_then(|info| info.get("Aggregates"))
                     .map_or(1, |list| list.as_array().map_or(1, Vec::len) as u64);
-                *most = (*most).max(rows.saturating_mul(STATE_PER_ROW).saturating_mul(aggregates.max(1)));
+                *most = (*most).max(
+                    rows.saturating_mul(STATE_PER_ROW)
+                        .saturating_mul(aggregates.max(1)),
+                );
             }
             children.into_iter().flatten().for_each(|child| walk(child, most));
         }
@@ -146,11 +205,20 @@ fn walk(node: &Value, most: &mut u64) {
 
 /// The estimated cardinality of a node, or of the first below it that has one.
 fn cardinality(node: &Value) -> Option<u64> {
-    let own = node.get("extra_info").and_then(|info| info.get("Estimated Cardinality")).and_then(|value| match value {
-        Value::String(text) => text.parse().ok(),
-        other => other.as_u64(),
-    });
-    own.or_else(|| node.get("children")?.as_array()?.iter().filter_map(cardinality).max())
+    let own = node
+        .get("extra_info")
+        .and_then(|info| info.get("Estimated Cardinality"))
+        .and_then(|value| match value {
+            Value::String(text) => text.parse().ok(),
+            other => other.as_u64(),
+        });
+    own.or_else(|| {
+        node.get("children")?
+            .as_array()?
+            .iter()
+            .filter_map(cardinality)
+            .max()
+    })
 }
 
 #[cfg(test)]
@@ -164,7 +232,13 @@ mod tests {
         "extra_info":{"Estimated Cardinality":"20000000"}}],"extra_info":{"Aggregates":["median(#1)","list(#2)"]}}]"#;
 
     fn report() -> Report {
-        let attempt = |rung| Attempt { rung, seconds: 1.0, peak: Bytes::mib(400), failure: Some(Failure::Memory), message: None };
+        let attempt = |rung| Attempt {
+            rung,
+            seconds: 1.0,
+            peak: Bytes::mib(400),
+            failure: Some(Failure::Memory),
+            message: None,
+        };
         Report {
             attempts: vec![attempt(Rung::AsIs), attempt(Rung::Degraded)],
             budget: Bytes::mib(480),
@@ -175,14 +249,32 @@ mod tests {
 
     fn message(kind: ErrorKind, failure: Failure, in_transaction: bool, plan: Option<&str>) -> String {
         let report = report();
-        let refusal = Refusal { kind, failure, in_transaction, report: &report, budget_source: "memory=480MiB", plan: plan.map(str::to_owned) };
-        refusal.message(&EngineError { class: Class::OutOfMemory, message: "Out of Memory Error: x".to_owned() })
+        let refusal = Refusal {
+            kind,
+            failure,
+            in_transaction,
+            report: &report,
+            budget_source: "memory=480MiB",
+            plan: plan.map(str::to_owned),
+        };
+        refusal.message(&EngineError {
+            class: Class::OutOfMemory,
+            message: "Out of Memory Error: x".to_owned(),
+        })
     }
 
     #[test]
     fn a_refusal_for_memory_names_what_was_tried_what_it_needs_and_what_cannot_spill() {
         let text = message(ErrorKind::Memory, Failure::Memory, false, Some(PLAN));
-        for part in ["as is, degraded", "400.0 MiB of a budget of 480.0 MiB", "1.0 GiB", "raise memory=", "median", "list", "Out of Memory Error: x"] {
+        for part in [
+            "as is, degraded",
+            "400.0 MiB of a budget of 480.0 MiB",
+            "1.0 GiB",
+            "raise memory=",
+            "median",
+            "list",
+            "Out of Memory Error: x",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
@@ -190,13 +282,22 @@ mod tests {
     #[test]
     fn without_a_plan_the_estimate_is_more_than_was_reached() {
         let text = message(ErrorKind::Memory, Failure::InterruptedByGuard, false, None);
-        assert!(text.contains("640.0 MiB") && text.contains("to_arrow()"), "{text}");
+        assert!(
+            text.contains("640.0 MiB") && text.contains("to_arrow()"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_name_inside_another_is_not_an_aggregate() {
-        assert_eq!(unspillable("list_value(1), my_median(2), \"mode\""), Vec::<&str>::new().as_slice());
-        assert_eq!(unspillable("quantile_disc(v, 0.5), string_agg(s)"), ["string_agg", "quantile"]);
+        assert_eq!(
+            unspillable("list_value(1), my_median(2), \"mode\""),
+            Vec::<&str>::new().as_slice()
+        );
+        assert_eq!(
+            unspillable("quantile_disc(v, 0.5), string_agg(s)"),
+            ["string_agg", "quantile"]
+        );
     }
 
     #[test]

@@ -96,7 +96,10 @@ impl Report {
             return lines;
         }
         if self.truncated {
-            lines.push(("truncated", "yes: cut at row_cap under memory pressure".to_owned()));
+            lines.push((
+                "truncated",
+                "yes: cut at row_cap under memory pressure".to_owned(),
+            ));
         }
         if let Some(rows) = self.rows {
             lines.push(("rows", rows.to_string()));
@@ -106,7 +109,10 @@ impl Report {
             lines.push(("waited", duration(self.waited)));
         }
         let share = self.peak.share_of(self.budget) * 100.0;
-        lines.push(("peak memory", format!("{} of {} ({share:.0} %)", self.peak, self.budget)));
+        lines.push((
+            "peak memory",
+            format!("{} of {} ({share:.0} %)", self.peak, self.budget),
+        ));
         if self.spill > Bytes(0) {
             lines.push(("spilled", self.spill.to_string()));
         }
@@ -119,7 +125,12 @@ impl Report {
         if self.attempts.len() > 1 || self.attempts.iter().any(|attempt| attempt.failure.is_some()) {
             for attempt in &self.attempts {
                 let end = attempt.failure.map_or("answered", Failure::name);
-                let text = format!("{}: {end}, {}, peak {}", attempt.rung.name(), duration(attempt.seconds), attempt.peak);
+                let text = format!(
+                    "{}: {end}, {}, peak {}",
+                    attempt.rung.name(),
+                    duration(attempt.seconds),
+                    attempt.peak
+                );
                 lines.push(("attempt", text));
             }
         }
@@ -130,9 +141,15 @@ impl Report {
     pub fn to_html(&self) -> String {
         let mut html = String::from("<table><caption>duckward report</caption>");
         for (name, value) in self.lines() {
-            let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let value = value
+                .replace('&', "&amp;")
+                .replace('<', "&lt;")
+                .replace('>', "&gt;");
             // Writing to a String does not fail.
-            let _ = write!(html, "<tr><th style=\"text-align:left\">{name}</th><td style=\"text-align:left\">{value}</td></tr>");
+            let _ = write!(
+                html,
+                "<tr><th style=\"text-align:left\">{name}</th><td style=\"text-align:left\">{value}</td></tr>"
+            );
         }
         html.push_str("</table>");
         html
@@ -192,10 +209,16 @@ mod tests {
     #[test]
     fn text_and_html_say_the_same_and_html_is_escaped() {
         let text = report().to_string();
-        assert!(text.contains("failed: memory") && text.contains("90.0 MiB of 100.0 MiB (90 %)"), "{text}");
+        assert!(
+            text.contains("failed: memory") && text.contains("90.0 MiB of 100.0 MiB (90 %)"),
+            "{text}"
+        );
         assert!(text.contains("as is: out of memory, 1.5 s"), "{text}");
         let html = report().to_html();
-        assert!(html.contains("a &lt; b &amp; c") && !html.contains("a < b"), "{html}");
+        assert!(
+            html.contains("a &lt; b &amp; c") && !html.contains("a < b"),
+            "{html}"
+        );
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::event::What;
 use crate::fallback::classify::classify;
 use crate::fallback::history::{Fingerprint, Need};
 use crate::fallback::ladder::{Rung, kind_of};
+use crate::guard::Guardian;
 use crate::guard::admission::Permit;
 use crate::guard::ceiling::Armed;
 use crate::guard::respond::Degraded;
-use crate::guard::Guardian;
 use crate::units::Bytes;
 
 /// What a running query holds.
@@ -41,7 +41,11 @@ pub struct Ticket {
 }
 
 pub(super) fn publish_end(guardian: &Guardian, report: &Report, error: Option<ErrorKind>) {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a wall time; saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a wall time; saturates"
+    )]
     guardian.bus().publish(What::QueryEnded {
         query: report.query,
         error,
@@ -53,7 +57,10 @@ pub(super) fn publish_end(guardian: &Guardian, report: &Report, error: Option<Er
 }
 
 impl Ticket {
-    #[expect(clippy::too_many_arguments, reason = "called from one place, with what that place has")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called from one place, with what that place has"
+    )]
     pub(super) fn new(
         ward: &Arc<Ward>,
         connection: &Arc<Connection>,
@@ -79,7 +86,11 @@ impl Ticket {
     /// The report so far.
     pub fn report(&self) -> Report {
         let mut report = self.report.clone();
-        if let Some(active) = self.connection.active().filter(|active| active.query == report.query) {
+        if let Some(active) = self
+            .connection
+            .active()
+            .filter(|active| active.query == report.query)
+        {
             report.peak = report.peak.max(active.peak);
             report.spill = report.spill.max(active.spilled);
         }
@@ -90,7 +101,10 @@ impl Ticket {
     /// Takes note that the answer was moved to disk.
     pub fn spooled(&mut self, bytes: Bytes) {
         self.report.spooled = Some(bytes);
-        self.ward.guardian().bus().publish(What::AnswerSpooled { query: self.report.query, bytes });
+        self.ward.guardian().bus().publish(What::AnswerSpooled {
+            query: self.report.query,
+            bytes,
+        });
     }
 
     /// Takes note that the answer was cut at `row_cap`.
@@ -116,7 +130,11 @@ impl Ticket {
 
     /// Reading the answer failed after some of it was handed out: never run again.
     pub fn fail(mut self, error: &EngineError, rows: u64) -> Box<Failed> {
-        let stop = self.connection.active().and_then(|active| active.stop).map(|(stop, _)| stop);
+        let stop = self
+            .connection
+            .active()
+            .and_then(|active| active.stop)
+            .map(|(stop, _)| stop);
         let failure = classify(error, stop);
         let kind = kind_of(failure);
         let message = match kind {
@@ -145,9 +163,23 @@ impl Ticket {
         rows: u64,
     ) -> Box<Failed> {
         self.report.rows = Some(rows);
-        error.message().lines().next().unwrap_or_default().clone_into(&mut self.report.why);
-        self.end(Outcome::Failed(error.kind()), failure, Some(error.message().to_owned()));
-        Box::new(Failed { error, failure, stop, report: self.report.clone() })
+        error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .clone_into(&mut self.report.why);
+        self.end(
+            Outcome::Failed(error.kind()),
+            failure,
+            Some(error.message().to_owned()),
+        );
+        Box::new(Failed {
+            error,
+            failure,
+            stop,
+            report: self.report.clone(),
+        })
     }
 
     /// Gives everything back and closes the report. What was seen of the query.
@@ -165,11 +197,20 @@ impl Ticket {
         drop(held);
         let peak = ended.map_or(Bytes(0), |active| active.peak);
         self.report.peak = self.report.peak.max(peak);
-        self.report.spill = self.report.spill.max(ended.map_or(Bytes(0), |active| active.spilled));
+        self.report.spill = self
+            .report
+            .spill
+            .max(ended.map_or(Bytes(0), |active| active.spilled));
         self.report.seconds = seconds(now.since(self.began));
         self.report.outcome = outcome;
         let rung = self.rung;
-        self.report.attempts.push(Attempt { rung, seconds: seconds(now.since(self.started)), peak, failure, message });
+        self.report.attempts.push(Attempt {
+            rung,
+            seconds: seconds(now.since(self.started)),
+            peak,
+            failure,
+            message,
+        });
         let error = match outcome {
             Outcome::Failed(kind) => Some(kind),
             _ => None,

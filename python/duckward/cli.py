@@ -1,0 +1,757 @@
+"""The command `duckward`: `run` one statement under a memory guard, show its `status`, or see the `demo`.
+
+Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
+connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import decimal
+import errno
+import json
+import math
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+
+import duckward
+
+from . import demo as stage
+from .demo import human
+
+OK, FAILED, USAGE, REFUSED, CANCELLED = 0, 1, 2, 3, 130
+
+# Rows of the table when standard output is no terminal.
+ROWS_UNSEEN = 40
+# Longest cell of the table, in columns of a terminal, where there is no more room; a longer one ends in an
+# ellipsis. And the room where there is no terminal.
+WIDEST_CELL, WIDEST_TABLE = 60, 240
+# A row group of Parquet is written when so many bytes or rows have come together: large enough to be
+# read fast, small enough not to count against the budget.
+GROUP_BYTES, GROUP_ROWS = 32 << 20, 122_880
+
+# What the system says when a disk or a quota is full.
+NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+FORMATS = (".parquet", ".csv", ".arrow")
+
+
+class UsageError(Exception):
+    """The command line is not acceptable; nothing was run."""
+
+
+class OutputError(Exception):
+    """The answer came, but cannot be written or shown in the form that was asked for."""
+
+
+# ---------------------------------------------------------------- values as text
+
+
+def blob(value: bytes) -> str:
+    """Bytes as DuckDB prints a blob: ASCII as it is, the rest as \\xAA."""
+    return "".join(chr(b) if 32 <= b < 127 and b not in b"\\\"'" else f"\\x{b:02X}" for b in value)
+
+
+def values(column: pa.Array) -> list[Any]:
+    """The Python values of an Arrow array; dates that Python cannot hold come as text.
+
+    Raises:
+        OutputError: a nested value that Python cannot hold.
+    """
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return [one(scalar) for scalar in column]
+
+
+def one(scalar: pa.Scalar) -> Any:
+    """The Python value of one scalar, or its text where Python has none (infinity, the year 290000)."""
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError) as error:
+        if not (pa.types.is_date(scalar.type) or pa.types.is_timestamp(scalar.type)):
+            raise OutputError(
+                f"a value of type {scalar.type} cannot be shown ({error}): cast it to varchar in the query"
+            ) from None
+        # The widest value of the type is how DuckDB exports infinity; nanoseconds end up here without pandas.
+        bits = 32 if pa.types.is_date32(scalar.type) else 64
+        number = scalar.cast(pa.int32() if bits == 32 else pa.int64()).as_py()
+        if abs(number) == 2 ** (bits - 1) - 1:
+            return "infinity" if number > 0 else "-infinity"
+        text = scalar.cast(pa.string()).as_py()
+        if text.startswith("<"):
+            raise OutputError(
+                f"a {scalar.type} lies outside the years that can be shown: cast it to varchar in the query"
+            ) from None
+        return text
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can say it, nested values too. What JSON cannot say becomes text, never null."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        special = {math.inf: "Infinity", -math.inf: "-Infinity"}
+        return value if math.isfinite(value) else special.get(value, "NaN")
+    if isinstance(value, decimal.Decimal):
+        # A double keeps 15 decimal digits; beyond that a number would be another number.
+        return float(value) if len(value.as_tuple().digits) <= 15 else str(value)
+    if isinstance(value, bytes):
+        return blob(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, pa.MonthDayNano):
+        return cell(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def interval(months: int, days: int, nanoseconds: int) -> str:
+    """An interval as DuckDB prints it: "1 year 2 months 3 days 04:05:06.5"."""
+    sign = -1 if months < 0 else 1
+    parts = [(sign * (abs(months) // 12), "year"), (sign * (abs(months) % 12), "month"), (days, "day")]
+    texts = [f"{n} {word}{'' if abs(n) == 1 else 's'}" for n, word in parts if n]
+    if nanoseconds or not texts:
+        # DuckDB's intervals hold whole microseconds.
+        seconds, micros = divmod(abs(nanoseconds) // 1000, 1_000_000)
+        fraction = f".{micros:06}".rstrip("0") if micros else ""
+        clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{fraction}"
+        texts.append(("-" if nanoseconds < 0 else "") + clock)
+    return " ".join(texts)
+
+
+def cell(value: Any) -> str:
+    """`value` as one line of the table, control characters spelled out: data must not drive the terminal."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return blob(value)
+    if isinstance(value, pa.MonthDayNano):
+        return interval(*value)
+    if isinstance(value, list):
+        if value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
+            return "{" + ", ".join(f"{cell(key)}={cell(item)}" for key, item in value) + "}"
+        return "[" + ", ".join(map(cell, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"'{key}': {cell(item)}" for key, item in value.items()) + "}"
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plural(number: int, word: str) -> str:
+    """ "1 row", "1,000 rows"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def width(text: str) -> int:
+    """Columns of a terminal that `text` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def fit(text: str, room: int) -> str:
+    """`text`, or as much of it as fits into `room` columns with an ellipsis."""
+    if width(text) <= room:
+        return text
+    while width(text) > room - 1:
+        text = text[: min(len(text) - 1, room - 1)]
+    return text + "…"
+
+
+def type_name(kind: pa.DataType) -> str:
+    """DuckDB's name of an Arrow type, or Arrow's where it has no short one."""
+    names = {
+        "bool": "boolean", "int8": "tinyint", "int16": "smallint", "int32": "integer", "int64": "bigint",
+        "uint8": "utinyint", "uint16": "usmallint", "uint32": "uinteger", "uint64": "ubigint",
+        "string": "varchar", "large_string": "varchar", "string_view": "varchar",
+        "binary": "blob", "large_binary": "blob", "binary_view": "blob",
+        "date32[day]": "date", "time64[us]": "time", "month_day_nano_interval": "interval",
+        "timestamp[us]": "timestamp", "timestamp[ns]": "timestamp_ns", "decimal128(38, 0)": "hugeint",
+    }  # fmt: skip
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{type_name(kind.value_type)}[]"
+    if pa.types.is_dictionary(kind):
+        return "enum"
+    if pa.types.is_timestamp(kind) and kind.tz:
+        return "timestamptz"
+    if pa.types.is_decimal(kind) and kind.scale:
+        return f"decimal({kind.precision},{kind.scale})"
+    return names.get(str(kind), str(kind))
+
+
+def box(
+    names: list[str],
+    types: list[str],
+    rows: list[list[str]],
+    numeric: list[bool],
+    total: int,
+    room: int | None = None,
+    utf8: bool = True,
+    hint: str = "--rows N shows more, --output FILE keeps them all",
+) -> str:
+    """A table in the manner of DuckDB, with a last line that says how much of the answer it shows.
+
+    Args:
+        names, types, numeric: of each column; numbers stand to the right.
+        rows: cells as text, the first rows of the answer.
+        total: how many rows the answer has.
+        room: columns of the terminal, or none. Table columns that do not fit are left out, and it says so.
+        utf8: whether lines may be drawn with other than ASCII characters.
+        hint: how to get at the rows that are not shown.
+    """
+    widest = max(WIDEST_CELL, (room or WIDEST_TABLE) // len(names) - 4)
+    table = [[fit(cell(name), widest) for name in names], [fit(kind, widest) for kind in types]]
+    table += [[fit(text, widest) for text in row] for row in rows]
+    cut = any(text != full for row, shown in zip(rows, table[2:], strict=True)
+              for text, full in zip(shown, row, strict=True))  # fmt: skip
+    widths = [max(width(row[i]) for row in table) for i in range(len(names))]
+    shown = len(names)
+    while room is not None and shown > 1 and sum(widths[:shown]) + 3 * shown + 1 > room:
+        shown -= 1
+    line, bar, corners = ("─", "│", ("┌┬┐", "├┼┤", "└┴┘")) if utf8 else ("-", "|", ("+++", "+++", "+++"))
+
+    def rule(corner: str) -> str:
+        return corner[0] + corner[1].join(line * (w + 2) for w in widths[:shown]) + corner[2]
+
+    def row_text(row: list[str], head: bool) -> str:
+        texts = []
+        for i, text in enumerate(row[:shown]):
+            gap = widths[i] - width(text)
+            left = gap // 2 if head else gap if numeric[i] else 0
+            texts.append(f" {' ' * left}{text}{' ' * (gap - left)} ")
+        return bar + bar.join(texts) + bar
+
+    lines = [rule(corners[0]), row_text(table[0], True), row_text(table[1], True)]
+    if rows:
+        lines += [rule(corners[1]), *(row_text(row, False) for row in table[2:])]
+    lines.append(rule(corners[2]))
+    if len(rows) < total:
+        note = f"the first {len(rows):,} of {total:,} rows; {total - len(rows):,} more are not shown ({hint})"
+    else:
+        note = plural(total, "row")
+    if shown < len(names):
+        note += f"; {shown} of {len(names)} columns, the others do not fit into the terminal"
+    if cut:
+        note += "; values that end in … are longer"
+    text = "\n".join([*lines, note])
+    return text if utf8 else text.replace("…", "~")
+
+
+# ---------------------------------------------------------------- where the answer goes
+
+
+def unsuitable(schema: pa.Schema) -> list[str]:
+    """The columns, with their types, that a CSV file cannot hold."""
+    return [
+        f"{field.name} ({field.type})"
+        for field in schema
+        if pa.types.is_nested(field.type) or pa.types.is_interval(field.type)
+    ]
+
+
+def csv_ready(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch` with every column in a form that pyarrow writes to CSV without loss.
+
+    By itself it prints dates out of its range as a remark, and refuses enums and bytes that are no UTF-8.
+    """
+    kinds = pa.types
+    columns = []
+    for column in batch.columns:
+        kind = column.type
+        if kinds.is_dictionary(kind):
+            column = column.dictionary_decode()
+        elif kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind):
+            column = pa.array([None if v is None else blob(v) for v in column.to_pylist()], pa.string())
+        elif kinds.is_date(kind) or kinds.is_timestamp(kind):
+            text = column.cast(pa.string())
+            if pc.any(pc.starts_with(text, "<")).as_py():
+                text = pa.array([None if v is None else str(v) for v in values(column)], pa.string())
+            column = text
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+@contextlib.contextmanager
+def writer(suffix: str, path: pathlib.Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Opens `path` for an answer of `schema`; gives the function that takes its batches in bounded memory."""
+    with contextlib.ExitStack() as stack:
+        if suffix == ".csv":
+            texts = csv_ready(pa.RecordBatch.from_pylist([], schema)).schema
+            csv = stack.enter_context(pa.csv.CSVWriter(str(path), texts))
+            yield lambda batch: csv.write_batch(csv_ready(batch))
+        elif suffix == ".arrow":
+            ipc = stack.enter_context(pa.ipc.new_file(str(path), schema))
+            yield ipc.write_batch
+        else:
+            parquet = stack.enter_context(pa.parquet.ParquetWriter(str(path), schema))
+            held: list[pa.RecordBatch] = []
+
+            def flush() -> None:
+                if held:
+                    parquet.write_table(pa.Table.from_batches(held, schema))
+                    held.clear()
+
+            def write(batch: pa.RecordBatch) -> None:
+                held.append(batch)
+                if sum(b.nbytes for b in held) >= GROUP_BYTES or sum(b.num_rows for b in held) >= GROUP_ROWS:
+                    flush()
+
+            yield write
+            flush()
+
+
+def check_target(output: str, force: bool) -> pathlib.Path:
+    """The file of `--output`, if it may be written.
+
+    Raises:
+        UsageError: unknown ending, no such directory, or it exists and `force` was not given.
+    """
+    target = pathlib.Path(output)
+    if target.suffix.lower() not in FORMATS:
+        raise UsageError(f"--output {output}: the ending says the format; give one of {', '.join(FORMATS)}")
+    if not target.parent.is_dir():
+        raise UsageError(f"--output {output}: there is no directory {target.parent}")
+    if target.is_dir():
+        raise UsageError(f"--output {output}: this is a directory; name a file")
+    if target.exists() and not force:
+        raise UsageError(f"--output {output}: the file exists; name another one, or replace it with --force")
+    return target
+
+
+def write_file(answer: Any, target: pathlib.Path, force: bool) -> tuple[int, int]:
+    """Writes the batches of `answer` to `target`, which appears when it is complete or not at all.
+
+    Returns:
+        Rows and bytes written.
+
+    Raises:
+        OutputError: the format cannot hold the answer, or `target` came into being meanwhile.
+        OSError: the disk.
+    """
+    suffix = target.suffix.lower()
+    schema = answer.schema
+    if suffix == ".csv" and (columns := unsuitable(schema)):
+        raise OutputError(
+            f"a CSV file cannot hold {', '.join(columns)}: convert in the query (for example to_json), "
+            "or write .parquet or .arrow"
+        )
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    rows = 0
+    try:
+        with writer(suffix, part, schema) as write:
+            for batch in answer:
+                write(batch)
+                rows += batch.num_rows
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        size = part.stat().st_size
+        if target.exists() and not force:
+            raise OutputError(f"{target} came into being while the query ran; it was left as it is")
+        os.replace(part, target)
+    except pa.ArrowNotImplementedError as error:
+        text = f"{suffix[1:]} cannot hold this answer ({error}): cast in the query, or write .arrow"
+        raise OutputError(text) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return rows, size
+
+
+def print_json(answer: Any) -> None:
+    """Prints every row of `answer` as one JSON object a line.
+
+    Raises:
+        OutputError: two columns of one name, of which an object could hold only one.
+    """
+    names = list(answer.schema.names)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise OutputError(f"two columns are named {', '.join(twice)}: give them different names in the query")
+    for batch in answer:
+        columns = [values(column) for column in batch.columns]
+        for row in zip(*columns, strict=True):
+            print(json.dumps(dict(zip(names, map(plain, row), strict=True)), ensure_ascii=False))
+
+
+def first_rows(answer: Any, most: int) -> tuple[list[pa.RecordBatch], int]:
+    """The first `most` rows of `answer`, and how many it has in all. Holds no more than that."""
+    kept: list[pa.RecordBatch] = []
+    total = 0
+    for batch in answer:
+        if total < most:
+            kept.append(batch.slice(0, most - total))
+        total += batch.num_rows
+    return kept, total
+
+
+def table_text(schema: pa.Schema, batches: Iterable[pa.RecordBatch], total: int, *more: Any) -> str:
+    """The [`box`] of `batches`, the first rows of an answer of `total` rows, with `more` of its arguments."""
+    rows = [
+        [cell(value) for value in row]
+        for batch in batches
+        for row in zip(*(values(column) for column in batch.columns), strict=True)
+    ]
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    numeric = [any(check(field.type) for check in checks) for field in schema]
+    return box(list(schema.names), [type_name(f.type) for f in schema], rows, numeric, total, *more)
+
+
+# ---------------------------------------------------------------- progress
+
+
+def bar(share: float | None, seconds: float, used: int | None, budget: int | None, room: int) -> str:
+    """One line of progress that fits into `room` columns. `share` is 0..1 or none while it is not known."""
+    text = f"{seconds:.0f} s"
+    if used and budget:
+        text += f"   {human(used)} of {human(budget)}"
+    if share is not None:
+        done = round(20 * min(max(share, 0.0), 1.0))
+        text = f"[{'#' * done}{'.' * (20 - done)}] {share:4.0%}   {text}"
+    return text[: max(room - 1, 0)]
+
+
+class Progress:
+    """A line on standard error that follows a ward's query from another thread, and is wiped at the end."""
+
+    def __init__(self, ward: Any, shown: bool) -> None:
+        self.ward, self.done = ward, threading.Event()
+        self.thread = threading.Thread(target=self.draw, daemon=True) if shown else None
+
+    def draw(self) -> None:
+        started, drawn = time.monotonic(), False
+        # Nothing for queries that are over before anyone could read it.
+        pause = 0.5
+        while not self.done.wait(pause):
+            pause = 0.2
+            try:
+                share, status = self.ward.progress(), self.ward.status()
+            except Exception:
+                # Progress is a courtesy; what went wrong is told by the query itself.
+                break
+            room = shutil.get_terminal_size().columns
+            line = bar(share, time.monotonic() - started, status.get("used"), status.get("budget"), room)
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+            drawn = True
+        if drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def __enter__(self) -> Progress:
+        if self.thread:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
+        if self.thread:
+            self.thread.join()
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+def guard_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """The given arguments of `duckward.guard`; the others stay with environment, file and defaults."""
+    given = {"memory": options.memory, "profile": options.profile, "settings_file": options.settings}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@contextlib.contextmanager
+def connected(
+    database: str, read_only: bool = False, progress: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection, closed at the end. With `progress`, DuckDB counts it."""
+    con = duckdb.connect(database, read_only=read_only)
+    # DuckDB draws a bar of its own, also where nobody sees it; counting is tied to having it.
+    for setting in ("enable_progress_bar_print=false", f"enable_progress_bar={progress}"):
+        con.execute(f"set {setting}")
+    try:
+        yield con
+    except BaseException:
+        # What went wrong first is what has to be told.
+        with contextlib.suppress(duckdb.Error):
+            con.close()
+        raise
+    con.close()
+
+
+def print_report(report: Any, as_json: bool) -> None:
+    """Prints a report to standard error."""
+    if report is not None:
+        print(json.dumps(plain(report.to_dict()), ensure_ascii=False) if as_json else report, file=sys.stderr)
+
+
+def run(options: argparse.Namespace) -> int:
+    """`duckward run`: one statement under a guard."""
+    target = check_target(options.output, options.force) if options.output else None
+    query = sys.stdin.read() if options.query == "-" else options.query
+    if not query.strip():
+        raise UsageError("the SQL is empty; give a statement, or - to read it from standard input")
+    # Rows that scroll by on the terminal and a line that is redrawn would overwrite each other.
+    streams = options.json and target is None and sys.stdout.isatty()
+    shown = sys.stderr.isatty() and not options.no_progress and not streams
+    with (
+        connected(options.database, options.read_only, shown) as con,
+        duckward.guard(con, **guard_arguments(options)) as ward,
+    ):
+        answer = None
+        try:
+            with Progress(ward, shown):
+                answer = ward.sql(query)
+                after = deliver(answer, options, target)
+            after()
+            if answer.report.to_dict().get("truncated"):
+                print(
+                    "duckward: the answer was cut, because row_cap is set and memory was short",
+                    file=sys.stderr,
+                )
+        except duckward.Error as error:
+            if answer is None and options.report:
+                print_report(error.report, options.json)
+            raise
+        finally:
+            if answer is not None:
+                if options.report:
+                    print_report(answer.report, options.json)
+                answer.close()
+    return OK
+
+
+def deliver(answer: Any, options: argparse.Namespace, target: pathlib.Path | None) -> Callable[[], None]:
+    """Reads `answer` to its end as was asked; gives what prints it once the progress line is gone."""
+    if target is not None:
+        rows, size = write_file(answer, target, options.force)
+        if options.json:
+            return lambda: print(json.dumps({"output": str(target), "rows": rows, "bytes": size}))
+        return lambda: print(f"wrote {plural(rows, 'row')} to {target} ({human(size)})", file=sys.stderr)
+    if not answer.columns:
+        # A statement without an answer, such as SET; it has run.
+        for _ in answer:
+            pass
+        return lambda: None
+    if options.json:
+        print_json(answer)
+        return lambda: None
+    screen = shutil.get_terminal_size() if sys.stdout.isatty() else None
+    # Seven lines are the frame, the head, the note and the next prompt.
+    most = options.rows if options.rows is not None else max(screen.lines - 7, 5) if screen else ROWS_UNSEEN
+    # Before the rows: an answer that was read has no schema any more.
+    schema = answer.schema
+    batches, total = first_rows(answer, most)
+    room = screen.columns if screen else None
+    text = table_text(schema, batches, total, room, can_draw(sys.stdout.encoding))
+    return lambda: print(text)
+
+
+def can_draw(encoding: str | None) -> bool:
+    """Whether the lines of a table can be written in `encoding`."""
+    try:
+        "┌│…".encode(encoding or "ascii")
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def status(options: argparse.Namespace) -> int:
+    """`duckward status`: what a guard sees on this machine."""
+    with connected(":memory:") as con, duckward.guard(con, **guard_arguments(options)) as ward:
+        found = plain(ward.status())
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else status_text(found))
+    return OK
+
+
+# Numbers of `status()` that are bytes.
+SIZES = {"budget", "used", "limit", "memory_limit", "tracked", "spilled"}
+
+
+def status_text(found: dict[str, Any]) -> str:
+    """A ward's status for people: what is measured, then the settings and where each comes from."""
+
+    def show(name: str, value: Any) -> str:
+        if name in SIZES and isinstance(value, int):
+            return human(value)
+        if name == "share" and isinstance(value, int | float):
+            return f"{value:.1%}"
+        if name == "changed" and value:
+            return ", ".join(
+                f"{setting} from {size(before)} to {size(now)}" for setting, before, now in value
+            )
+        if isinstance(value, list):
+            return ", ".join(map(str, value)) or "none"
+        return "none" if value is None else str(value)
+
+    def size(text: Any) -> str:
+        number = str(text).removesuffix("B")
+        return human(int(number)) if number.isdecimal() else str(text)
+
+    rest = {name: show(name, value) for name, value in found.items() if name not in ("settings", "sources")}
+    room = max(map(len, rest), default=0)
+    lines = [f"{name:<{room}}  {text}" for name, text in rest.items()]
+    settings = {name: show(name, value) for name, value in found["settings"].items()}
+    names, texts = (max(map(len, column), default=0) for column in (settings, settings.values()))
+    lines += ["", "settings"]
+    for name, text in settings.items():
+        lines.append(f"  {name:<{names}}  {text:<{texts}}  ({found['sources'].get(name, 'unknown')})")
+    return "\n".join(lines)
+
+
+def demo(options: argparse.Namespace) -> int:
+    """`duckward demo`: the same queries with plain DuckDB and with duckward, side by side."""
+    try:
+        limit = stage.parse_size(options.memory)
+    except stage.DemoError as error:
+        raise UsageError(f"--memory {error}") from None
+    return stage.run(limit, options.json)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def rows_number(text: str) -> int:
+    """The value of `--rows`: a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of rows")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    epilog = "exit codes: 0 done, 1 the statement failed, 2 wrong usage, 3 no memory or disk, 130 cancelled"
+    about = "DuckDB inside a memory budget: an answer, or a clear refusal."
+    top = argparse.ArgumentParser(prog="duckward", description=about, epilog=epilog)
+    top.add_argument("--version", action="store_true", help="print the versions of duckward and DuckDB")
+    verbs = top.add_subparsers(title="commands", dest="verb", metavar="COMMAND")
+
+    guard = argparse.ArgumentParser(add_help=False)
+    guard.add_argument(
+        "--memory", metavar="SIZE", help='budget: "512MB", "2GiB", a share such as 0.5, "auto"'
+    )
+    guard.add_argument("--profile", metavar="NAME", help="set of settings to start from")
+    guard.add_argument("--settings", metavar="FILE", help="TOML file with settings")
+
+    one = verbs.add_parser("run", parents=[guard], epilog=epilog, help="run one statement")
+    one.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")
+    one.add_argument("query", metavar="SQL", help="the statement; - reads it from standard input")
+    one.add_argument("--read-only", action="store_true", help="open the database read-only")
+    one.add_argument("--output", metavar="FILE", help="write the answer to FILE: .parquet, .csv or .arrow")
+    one.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    one.add_argument("--rows", type=rows_number, metavar="N", help="rows to print (default: a screenful)")
+    one.add_argument("--json", action="store_true", help="print every row as a line of JSON")
+    one.add_argument("--report", action="store_true", help="tell on stderr what it took: memory, spill, time")
+    one.add_argument("--no-progress", action="store_true", help="draw no progress line on the terminal")
+    one.set_defaults(act=run)
+
+    look = verbs.add_parser("status", parents=[guard], help="what a guard sees here: budget, settings")
+    look.add_argument("--json", action="store_true", help="print it as JSON")
+    look.set_defaults(act=status)
+
+    show = verbs.add_parser("demo", help="the same queries with and without duckward, in little memory")
+    show.add_argument("--memory", metavar="SIZE", default="512MiB", help="of each process (default: 512MiB)")
+    show.add_argument("--json", action="store_true", help="print the results as JSON")
+    show.set_defaults(act=demo)
+    return top
+
+
+def versions() -> str:
+    """The versions of duckward and of the DuckDB it guards."""
+    from importlib import metadata
+
+    found = []
+    for name in ("duckward", "duckdb"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} (not installed as a package)")
+    return ", ".join(found)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for `error`."""
+    refused = (duckward.OutOfMemoryError, duckward.DiskError, duckdb.OutOfMemoryException, MemoryError)
+    if isinstance(error, KeyboardInterrupt | duckward.CancelledError):
+        return CANCELLED
+    if isinstance(error, refused) or getattr(error, "errno", None) in NO_ROOM:
+        return REFUSED
+    return USAGE if isinstance(error, UsageError | duckward.InvalidInputError) else FAILED
+
+
+def expected(error: BaseException) -> bool:
+    """Whether `error` is told as a message; any other is a defect and keeps its traceback."""
+    known = (UsageError, OutputError, stage.DemoError, duckward.Error, duckdb.Error, pa.ArrowException)
+    return isinstance(error, (*known, OSError, MemoryError, ImportError, KeyboardInterrupt))
+
+
+def paragraph(error: BaseException) -> str:
+    """What to say about `error`: its text without empty lines."""
+    if isinstance(error, KeyboardInterrupt):
+        return "cancelled"
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
+    return "\n".join(lines) or type(error).__name__
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Makes SIGTERM, which containers are stopped with, end the command as cleanly as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line `argv` (that of the process unless given) and returns the exit code."""
+    grammar = parser()
+    try:
+        options = grammar.parse_args(argv)
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else USAGE
+    if options.version:
+        print(versions())
+        return OK
+    if options.verb is None:
+        grammar.print_help(sys.stderr)
+        return USAGE
+    # Data may hold characters that the terminal's encoding lacks.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        with terminable():
+            code: int = options.act(options)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # Whoever read the answer has seen enough (`| head`). Python would complain once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except BaseException as error:
+        if not expected(error):
+            raise
+        print(f"duckward: {paragraph(error)}", file=sys.stderr)
+        return exit_code(error)

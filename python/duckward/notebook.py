@@ -1,0 +1,149 @@
+"""The magics `%duckward` and `%%duckward` of Jupyter and IPython: SQL through a ward, with live progress.
+
+    %load_ext duckward
+    %duckward select count(*) from flights
+    %%duckward --memory 512MB --connection con slow <<
+    select carrier, median(dep_delay) from flights group by carrier
+
+`--connection` names a DuckDB connection or a ward among the variables, `ward` or `con` unless told. With
+`name <<` the whole answer becomes a `pyarrow.Table` of that name, from disk if it is larger than memory;
+without, the first rows are shown and the others counted.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Rows that are shown, and seconds between two looks at the progress.
+ROWS, LOOK = 20, 0.25
+OPTION = re.compile(r"\s*--(\w+)(?:\s*=\s*|\s+)('[^']*'|\"[^\"]*\"|\S+)")
+TARGET = re.compile(r"\s*([^\W\d]\w*)\s*<<")
+# Run with the notebook's variables as globals, where DuckDB looks for data frames.
+BEGIN = "_duckward_answer = _duckward_ward.sql(_duckward_sql)\n_duckward_schema = _duckward_answer.schema\n"
+STREAM = BEGIN + "_duckward_batches = iter(_duckward_answer)\n_duckward_first = next(_duckward_batches, None)"
+TABLE = BEGIN + "_duckward_table = _duckward_answer.to_arrow()"
+
+
+def parse(text: str) -> tuple[dict[str, str], str | None, str]:
+    """Options, the variable before `<<`, and the SQL. Raises ValueError for an unknown option, or no SQL."""
+    options = {}
+    while found := OPTION.match(text):
+        name, value = found[1], found[2].strip("'\"")
+        if name not in ("memory", "connection"):
+            raise ValueError(f"--{name} is not an option of this magic; it has --memory and --connection")
+        options[name], text = value, text[found.end() :]
+    target = TARGET.match(text)
+    sql = text[target.end() :] if target else text
+    if not sql.strip():
+        raise ValueError("no SQL: %duckward [--memory SIZE] [--connection NAME] [VARIABLE <<] SQL")
+    return options, target[1] if target else None, sql
+
+
+class Wards:
+    """The wards that the magic has made, one for each connection it was used with."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[Any, str | None, Any]] = []
+
+    def find(self, variables: dict[str, Any], name: str | None, memory: str | None) -> Any:
+        """The ward of the connection or ward `name`. Raises ValueError or duckward.Error if there is none."""
+        import duckward
+
+        names = [name] if name else ["ward", "con"]
+        found = next((variables[each] for each in names if each in variables), None)
+        if found is None:
+            raise ValueError(f"there is no variable {' or '.join(names)} with a DuckDB connection or a ward")
+        if isinstance(found, duckward.Ward):
+            if memory:
+                raise ValueError("--memory is for connections; a ward keeps the budget it was made with")
+            return found
+        for con, budget, ward in self.made:
+            if con is found and memory in (None, budget):
+                return ward
+        ward = duckward.guard(found) if memory is None else duckward.guard(found, memory)
+        self.made = [*((c, b, w) for c, b, w in self.made if c is not found), (found, memory, ward)]
+        return ward
+
+
+def follow(work: Callable[[], None], ward: Any, show: Callable[[str], None] | None) -> None:
+    """Runs `work` on another thread; this one shows progress, and hears Ctrl-C, which cancels the query."""
+    failed, done, started = [], threading.Event(), time.monotonic()
+
+    def body() -> None:
+        try:
+            work()
+        except BaseException as error:  # Raised again below.
+            failed.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=body, name="duckward-magic", daemon=True).start()
+    try:
+        while not done.wait(LOOK):
+            if show:
+                done_part = "" if (share := ward.progress()) is None else f"{share:.0%}, "
+                show(f"{done_part}{time.monotonic() - started:.0f} s, memory level {ward.level}")
+    except KeyboardInterrupt:
+        while not done.wait(0.05):  # Again and again: one that comes before the query has begun is lost.
+            ward.cancel()
+        raise
+    if failed:
+        raise failed[0]
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Registers the line and cell magic `duckward` with the shell `ipython`."""
+    import IPython.display
+    from IPython.core.error import UsageError
+
+    import duckward
+
+    from .cli import table_text
+
+    ui: Any = IPython.display
+    wards = Wards()
+
+    def magic(line: str, cell: str | None = None) -> None:
+        """SQL through a ward: %duckward [--memory SIZE] [--connection NAME] [VARIABLE <<] SQL"""
+        try:
+            options, target, sql = parse(line if cell is None else f"{line}\n{cell}")
+            ward = wards.find(ipython.user_ns, options.get("connection"), options.get("memory"))
+        except (ValueError, duckward.Error) as error:
+            raise UsageError(str(error)) from None
+        scope: dict[str, Any] = {"_duckward_ward": ward, "_duckward_sql": sql}
+        kept, total = [], 0
+
+        def work() -> None:
+            nonlocal total
+            exec(TABLE if target else STREAM, ipython.user_ns, scope)
+            batch = scope.get("_duckward_first")
+            while batch is not None:
+                kept.extend([batch.slice(0, ROWS - total)] if total < ROWS else [])
+                total += batch.num_rows
+                batch = next(scope["_duckward_batches"], None)
+
+        # A terminal would print every update as a line of its own; a notebook has a kernel.
+        handle = ui.display(ui.HTML(""), display_id=True) if hasattr(ipython, "kernel") else None
+        try:
+            follow(work, ward, (lambda text: handle.update(ui.HTML(f"<i>{text}</i>"))) if handle else None)
+        except BaseException:
+            if "_duckward_answer" in scope:
+                scope["_duckward_answer"].close()  # The traceback would keep it, and the connection busy.
+            raise
+        finally:
+            if handle:
+                handle.update(ui.HTML(""))
+        answer = scope["_duckward_answer"]
+        if target:
+            table = ipython.user_ns[target] = scope["_duckward_table"]
+            kept, total = table[:ROWS].to_batches(), table.num_rows
+        if answer.columns:
+            hint = f"{target} holds them" if target else "VARIABLE << keeps them"
+            print(table_text(scope["_duckward_schema"], kept, total, None, True, hint))
+        ui.display(answer.report)
+
+    ipython.register_magic_function(magic, "line_cell", "duckward")

@@ -1,0 +1,496 @@
+"""The command line: every exit code, every output, and the texts that people read."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import errno
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+
+import duckward
+from duckward import cli
+
+MANY = 300_000
+
+
+def run(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the command with `arguments` in a process of its own."""
+    command = [sys.executable, "-m", "duckward", *map(str, arguments)]
+    more = {"capture_output": True, "text": True, "encoding": "utf-8", "timeout": 100} | more
+    return subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, **more)
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """Asserts that the command ended with `code`, and told why on standard error without a traceback."""
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip()
+    for word in words:
+        assert word in done.stderr
+
+
+# ---------------------------------------------------------------- printing
+
+
+def test_prints_a_table() -> None:
+    done = run(
+        "run", ":memory:", "select 42 as answer, 'été' as word, null::integer as nothing, [1, 2] as list"
+    )
+    assert done.returncode == cli.OK, done.stderr
+    assert done.stdout == (
+        "┌─────────┬─────────┬─────────┬───────────┐\n"
+        "│ answer  │  word   │ nothing │   list    │\n"
+        "│ integer │ varchar │ integer │ integer[] │\n"
+        "├─────────┼─────────┼─────────┼───────────┤\n"
+        "│      42 │ été     │    NULL │ [1, 2]    │\n"
+        "└─────────┴─────────┴─────────┴───────────┘\n"
+        "1 row\n"
+    )
+    assert done.stderr == ""
+
+
+def test_says_how_many_rows_it_does_not_show() -> None:
+    done = run("run", ":memory:", f"from range({MANY})", "--rows", 3)
+    assert done.returncode == cli.OK, done.stderr
+    assert done.stdout.splitlines()[4:7] == [
+        "│     0 │".replace("     0", "     0"),
+        "│     1 │",
+        "│     2 │",
+    ]
+    assert "the first 3 of 300,000 rows; 299,997 more are not shown" in done.stdout
+    unseen = run("run", ":memory:", f"from range({MANY})")
+    assert f"the first {cli.ROWS_UNSEEN} of 300,000 rows" in unseen.stdout
+
+
+def test_no_rows_still_have_names() -> None:
+    done = run("run", ":memory:", "select 1 as a where false")
+    assert "│    a    │" in done.stdout
+    assert done.stdout.endswith("0 rows\n")
+
+
+def test_reads_the_statement_from_standard_input() -> None:
+    done = run("run", ":memory:", "-", input="select 7 as seven")
+    assert done.returncode == cli.OK, done.stderr
+    assert "seven" in done.stdout
+
+
+def test_data_cannot_drive_the_terminal() -> None:
+    done = run("run", ":memory:", "select chr(27) || '[31mred' as a, chr(10) as b")
+    assert "\x1b" not in done.stdout
+    assert "\\x1b[31mred" in done.stdout
+    assert "\\n" in done.stdout
+
+
+def test_changes_the_database(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "new.duckdb"
+    assert run("run", file, "create table t as from range(5)").returncode == cli.OK
+    assert "5" in run("run", file, "select count(*) from t", "--read-only").stdout
+
+
+def test_report_goes_to_standard_error() -> None:
+    done = run("run", ":memory:", "select 1 as a", "--report")
+    assert done.returncode == cli.OK
+    assert done.stderr.strip()
+    assert done.stdout == run("run", ":memory:", "select 1 as a").stdout
+
+
+def test_report_as_json() -> None:
+    done = run("run", ":memory:", "select 1 as a", "--report", "--json")
+    assert json.loads(done.stdout) == {"a": 1}
+    assert json.loads(done.stderr)["rows"] == 1
+
+
+def test_a_reader_that_stops_is_no_error() -> None:
+    command = [sys.executable, "-m", "duckward", "run", ":memory:", f"from range({MANY})", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == '{"range": 0}\n'
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == cli.OK
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def test_json_prints_every_row() -> None:
+    done = run("run", ":memory:", "select i, i::varchar as s from range(1000) r(i)", "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"i": i, "s": str(i)} for i in range(1000)
+    ]
+
+
+def test_json_keeps_what_json_has_no_word_for() -> None:
+    query = """
+        select 'nan'::double as n, '-inf'::double as i, 1.50::decimal(9, 2) as d,
+               12345678901234567890123.45::decimal(30, 2) as long, date '2024-02-29' as day,
+               'infinity'::timestamp as never, 'a\\xFF'::blob as bytes, {'x': [1, null]} as nested,
+               interval '1 year 2 days 03:04:05.5' as span
+    """
+    assert json.loads(run("run", ":memory:", query, "--json").stdout) == {
+        "n": "NaN",
+        "i": "-Infinity",
+        "d": 1.5,
+        "long": "12345678901234567890123.45",
+        "day": "2024-02-29",
+        "never": "infinity",
+        "bytes": "a\\xFF",
+        "nested": {"x": [1, None]},
+        "span": "1 year 2 days 03:04:05.5",
+    }
+
+
+# ---------------------------------------------------------------- files
+
+
+def read(file: pathlib.Path) -> list[int]:
+    """The first column of a file that the command wrote."""
+    if file.suffix == ".parquet":
+        return pa.parquet.read_table(file).column(0).to_pylist()
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as source:
+            return pa.ipc.open_file(source).read_all().column(0).to_pylist()
+    with open(file, newline="") as text:
+        return [int(row[0]) for row in list(csv.reader(text))[1:]]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "arrow"])
+def test_output(tmp_path: pathlib.Path, ending: str) -> None:
+    file = tmp_path / f"answer.{ending}"
+    done = run("run", ":memory:", f"select i, 'x' as s from range({MANY}) r(i) order by i", "--output", file)
+    assert done.returncode == cli.OK, done.stderr
+    assert f"wrote 300,000 rows to {file}" in done.stderr
+    assert done.stdout == ""
+    assert read(file) == list(range(MANY))
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_output_in_few_row_groups(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "answer.parquet"
+    run("run", ":memory:", f"from range({MANY})", "--output", file)
+    assert pa.parquet.ParquetFile(file).num_row_groups <= MANY // cli.GROUP_ROWS + 1
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "arrow"])
+def test_output_of_no_rows(tmp_path: pathlib.Path, ending: str) -> None:
+    file = tmp_path / f"answer.{ending}"
+    assert run("run", ":memory:", "select 1 as a where false", "--output", file).returncode == cli.OK
+    assert read(file) == []
+
+
+def test_output_exists(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "answer.csv"
+    file.write_text("precious")
+    refused(run("run", ":memory:", "select 1", "--output", file), cli.USAGE, str(file), "--force")
+    assert file.read_text() == "precious"
+    assert run("run", ":memory:", "select 1", "--output", file, "--force").returncode == cli.OK
+    assert read(file) == [1]
+
+
+def test_output_as_json(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "answer.csv"
+    found = json.loads(run("run", ":memory:", "from range(3)", "--output", file, "--json").stdout)
+    assert found == {"output": str(file), "rows": 3, "bytes": file.stat().st_size}
+
+
+@pytest.mark.parametrize("name", ["answer.xlsx", "answer", "missing/answer.csv", "folder.csv"])
+def test_output_that_cannot_be(tmp_path: pathlib.Path, name: str) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    refused(run("run", ":memory:", "select 1", "--output", tmp_path / name), cli.USAGE, name)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "arrow"])
+def test_a_query_that_fails_leaves_no_file(tmp_path: pathlib.Path, ending: str) -> None:
+    query = (
+        f"select case when i = {MANY - 1} then error('too late') else 'x' end as c from range({MANY}) r(i)"
+    )
+    refused(run("run", ":memory:", query, "--output", tmp_path / f"answer.{ending}"), cli.FAILED, "too late")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_query_that_fails_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "answer.csv"
+    file.write_text("precious")
+    refused(run("run", ":memory:", "select error('no')", "--output", file, "--force"), cli.FAILED)
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("ending", "query"), [("csv", "select [1] as c"), ("parquet", "select interval 1 day as c")]
+)
+def test_a_format_that_cannot_hold_the_answer(tmp_path: pathlib.Path, ending: str, query: str) -> None:
+    refused(run("run", ":memory:", query, "--output", tmp_path / f"answer.{ending}"), cli.FAILED, ".arrow")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_csv_loses_nothing(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "answer.csv"
+    query = """
+        select 'infinity'::timestamp as never, '-infinity'::date as before, 'a\\xFF'::blob as bytes,
+               'b'::enum ('a', 'b') as word, 'say "x", é' as quoted, null::integer as nothing
+    """
+    done = run("run", ":memory:", query, "--output", file)
+    assert done.returncode == cli.OK, done.stderr
+    rows = list(csv.reader(io.StringIO(file.read_text("utf-8"))))
+    assert rows[1] == ["infinity", "-infinity", "a\\xFF", "b", 'say "x", é', ""]
+
+
+def test_csv_refuses_a_year_that_it_would_write_wrongly(tmp_path: pathlib.Path) -> None:
+    query = "select '290000-01-01'::timestamp as far"
+    refused(run("run", ":memory:", query, "--output", tmp_path / "answer.csv"), cli.FAILED, "varchar")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["run", ":memory:"],
+        ["run", ":memory:", "  "],
+        ["run", ":memory:", "select 1", "--rows", "many"],
+        ["run", ":memory:", "select 1", "--colour"],
+        ["run", ":memory:", "select 1", "--memory", "12 parsecs"],
+        ["run", ":memory:", "select 1", "--settings", "missing.toml"],
+        ["run", ":memory:", "select 1", "--profile", "no such profile"],
+        ["demo", "--memory", "12 parsecs"],
+        ["demo", "--memory", "1MB"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    refused(run(*arguments), cli.USAGE)
+
+
+def test_wrong_usage_names_the_value() -> None:
+    refused(run("run", ":memory:", "select 1", "--memory", "12 parsecs"), cli.USAGE, "12 parsecs")
+    refused(run("demo", "--memory", "1MB"), cli.USAGE, "1MB", "200 MiB")
+
+
+def test_a_wrong_statement_keeps_its_own_error() -> None:
+    refused(run("run", ":memory:", "selec 1"), cli.FAILED, "Parser Error", "LINE 1: selec 1")
+    refused(run("run", ":memory:", "from nowhere"), cli.FAILED, "nowhere")
+
+
+def test_not_a_database(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "text.duckdb"
+    file.write_text("this is no database " * 1000)
+    refused(run("run", file, "select 1"), cli.FAILED, "text.duckdb")
+    refused(run("run", tmp_path / "missing.duckdb", "select 1", "--read-only"), cli.FAILED, "missing.duckdb")
+    refused(run("run", tmp_path / "missing" / "x.duckdb", "select 1"), cli.FAILED)
+
+
+def test_read_only(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "test.duckdb"
+    duckdb.connect(str(file)).close()
+    refused(run("run", file, "create table t (i int)", "--read-only"), cli.FAILED, "read-only")
+
+
+def test_out_of_memory() -> None:
+    query = "select len(list(i)) from range(200_000_000) r(i)"
+    refused(run("run", ":memory:", query, "--memory", "400MB"), cli.REFUSED)
+
+
+def test_out_of_memory_leaves_no_file(tmp_path: pathlib.Path) -> None:
+    query = "select len(list(i)) as n from range(200_000_000) r(i)"
+    file = tmp_path / "answer.parquet"
+    refused(run("run", ":memory:", query, "--memory", "400MB", "--output", file), cli.REFUSED)
+    assert not list(tmp_path.glob("*answer*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select max(sqrt(a.range * b.range)) from range(300_000) a, range(300_000) b",
+        "select a.range * b.range as n from range(300_000) a, range(300_000) b",
+    ],
+    ids=["before the first row", "while rows come"],
+)
+def test_cancelled(tmp_path: pathlib.Path, query: str, number: int) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "duckward",
+        "run",
+        ":memory:",
+        query,
+        "--output",
+        str(tmp_path / "a.parquet"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        time.sleep(3)
+        process.send_signal(number)
+        sent = time.monotonic()
+        _, text = process.communicate(timeout=60)
+        # Generous: it says that the query was interrupted, and not waited for.
+        assert time.monotonic() - sent < 10
+    assert process.returncode == cli.CANCELLED
+    assert text.startswith("duckward: ")
+    assert "Traceback" not in text
+    assert not list(tmp_path.glob("*a.parquet*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (cli.UsageError("x"), cli.USAGE),
+        (duckward.InvalidInputError("x"), cli.USAGE),
+        (cli.OutputError("x"), cli.FAILED),
+        (duckdb.ParserException("x"), cli.FAILED),
+        (duckward.TimeoutError("x"), cli.FAILED),
+        (duckward.InternalError("x"), cli.FAILED),
+        (OSError(errno.EACCES, "x"), cli.FAILED),
+        (OSError(errno.ENOSPC, "x"), cli.REFUSED),
+        (duckward.DiskError("x"), cli.REFUSED),
+        (duckward.OutOfMemoryError("x"), cli.REFUSED),
+        (duckdb.OutOfMemoryException("x"), cli.REFUSED),
+        (MemoryError(), cli.REFUSED),
+        (duckward.CancelledError("x"), cli.CANCELLED),
+        (KeyboardInterrupt(), cli.CANCELLED),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_exit_codes(error: BaseException, code: int) -> None:
+    assert cli.expected(error)
+    assert cli.exit_code(error) == code
+    assert cli.paragraph(error)
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    assert not cli.expected(TypeError("a defect"))
+
+
+# ---------------------------------------------------------------- status and help
+
+
+def test_status() -> None:
+    done = run("status")
+    assert done.returncode == cli.OK, done.stderr
+    for word in ("level", "budget", "used", "settings", "memory"):
+        assert word in done.stdout
+
+
+def test_status_as_json() -> None:
+    found = json.loads(run("status", "--json", "--memory", "1GiB").stdout)
+    assert {"level", "budget", "used", "settings", "sources"} <= found.keys()
+    assert found["budget"] == 1 << 30
+
+
+def test_status_text() -> None:
+    found = {
+        "level": "normal",
+        "budget": 512 << 20,
+        "share": 0.156,
+        "limit": None,
+        "changed": [["memory_limit", "18.8 GiB", "1073741824B"]],
+        "actions": [],
+        "settings": {"wait": "5min", "row_cap": "none"},
+        "sources": {"wait": "environment", "row_cap": "default"},
+    }
+    assert cli.status_text(found).splitlines() == [
+        "level    normal",
+        "budget   512.0 MiB",
+        "share    15.6%",
+        "limit    none",
+        "changed  memory_limit from 18.8 GiB to 1.0 GiB",
+        "actions  none",
+        "",
+        "settings",
+        "  wait     5min  (environment)",
+        "  row_cap  none  (default)",
+    ]
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == cli.OK
+    assert "exit codes" in capsys.readouterr().out
+    assert cli.main(["run", "--help"]) == cli.OK
+    assert "--output" in capsys.readouterr().out
+    assert cli.main(["--version"]) == cli.OK
+    assert f"duckdb {duckdb.__version__}" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- the pure parts
+
+
+def test_box_leaves_out_columns_that_do_not_fit() -> None:
+    names = [f"column{i}" for i in range(10)]
+    text = cli.box(names, ["varchar"] * 10, [["x"] * 10], [False] * 10, 1, room=40)
+    assert max(map(len, text.splitlines()[:-1])) <= 40
+    assert "3 of 10 columns" in text
+
+
+def test_box_marks_values_that_it_cuts() -> None:
+    text = cli.box(["a"], ["varchar"], [["x" * 300]], [False], 1, room=80)
+    assert "x…" in text
+    assert "values that end in … are longer" in text
+    plain = cli.box(["a"], ["varchar"], [["x" * 300]], [False], 1, room=80, utf8=False)
+    assert plain.isascii()
+
+
+def test_box_counts_wide_characters() -> None:
+    lines = cli.box(["a"], ["varchar"], [["日本"], ["e\u0301"], ["abcd"]], [False], 3).splitlines()
+    assert {cli.width(line) for line in lines[:-1]} == {11}
+
+
+@pytest.mark.parametrize("room", [2, 3, 4, 5, 9])
+def test_fit(room: int) -> None:
+    assert cli.width(cli.fit("日本語 text", room)) <= room
+    assert cli.fit("ab", room) == "ab"
+
+
+@pytest.mark.parametrize(
+    ("months", "days", "nanoseconds", "text"),
+    [
+        (0, 0, 0, "00:00:00"),
+        (14, 3, 0, "1 year 2 months 3 days"),
+        (-14, -1, -1_500_000_000, "-1 year -2 months -1 day -00:00:01.5"),
+        (0, 0, 90_061_000_001_000, "25:01:01.000001"),
+    ],
+)
+def test_interval(months: int, days: int, nanoseconds: int, text: str) -> None:
+    assert cli.interval(months, days, nanoseconds) == text
+
+
+def test_bar() -> None:
+    assert (
+        cli.bar(0.5, 3.2, 80 << 20, 512 << 20, 200)
+        == "[##########..........]  50%   3 s   80.0 MiB of 512.0 MiB"
+    )
+    assert cli.bar(None, 3.2, None, None, 200) == "3 s"
+    assert len(cli.bar(0.5, 3.2, 80 << 20, 512 << 20, 20)) < 20
+    assert cli.bar(7.0, 0, None, None, 200).startswith("[####################]")
+
+
+def test_can_draw() -> None:
+    assert cli.can_draw("utf-8")
+    assert not cli.can_draw("ascii")
+    assert not cli.can_draw(None)
+
+
+def test_rows_number() -> None:
+    assert cli.rows_number("0") == 0
+    with pytest.raises(argparse.ArgumentTypeError):
+        cli.rows_number("-1")
