@@ -46,6 +46,11 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn unix_ms(&self) -> u64;
     /// Waits for `time`.
     fn sleep(&self, time: Duration);
+    /// How long somebody who waits for another thread may really wait while `time` passes here. A simulation, in
+    /// which nobody else moves meanwhile, gives zero.
+    fn real(&self, time: Duration) -> Duration {
+        time
+    }
 }
 
 /// A clock that many own.

@@ -60,6 +60,24 @@ impl Bytes {
         }
     }
 
+    /// The smallest size that prints as `text`, which [`Bytes`] or DuckDB printed; none for another text.
+    pub fn from_printed(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_once(' ')?;
+        let shift = match unit {
+            "bytes" => return number.parse().ok().map(Bytes),
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            "PiB" => 50,
+            _ => return None,
+        };
+        let (whole, tenths) = number.split_once('.')?;
+        let (whole, tenths): (u64, u64) = (whole.parse().ok()?, tenths.parse().ok().filter(|tenths| *tenths < 10)?);
+        let whole = whole.checked_mul(1 << shift)?;
+        whole.checked_add((tenths * 1024).div_ceil(10) << (shift - 10)).map(Bytes)
+    }
+
     /// Mebibytes, for people.
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     pub fn as_mib(self) -> f64 {
@@ -73,7 +91,8 @@ impl fmt::Display for Bytes {
         for (unit, shift) in UNITS {
             let whole = self.0 >> shift;
             if whole > 0 {
-                let tenths = ((u128::from(self.0) * 10) >> shift) % 10;
+                // As DuckDB does: the rest in whole smaller units, then its tenth.
+                let tenths = ((self.0 - (whole << shift)) >> (shift - 10)) * 10 / 1024;
                 return write!(f, "{whole}.{tenths} {unit}");
             }
         }
@@ -117,13 +136,12 @@ fn parse_size(text: &str) -> Option<Bytes> {
         _ => return None,
     };
     let bytes = number * scale;
-    // Rounded up, so that a size DuckDB printed with one decimal reads back to what prints the same.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "checked just before"
     )]
-    (1.0..9.0e18).contains(&bytes).then(|| Bytes(bytes.ceil() as u64))
+    (1.0..9.0e18).contains(&bytes).then(|| Bytes(bytes.round() as u64))
 }
 
 /// How much memory: what the argument `memory` accepts.
@@ -249,7 +267,7 @@ mod tests {
             ("2g", 2_000_000_000),
             ("100", 100),
             ("7 bytes", 7),
-            ("18.8 GiB", 20_186_346_292),
+            ("18.8 GiB", 20_186_346_291),
         ] {
             assert_eq!(text.parse::<Bytes>().unwrap(), Bytes(bytes), "{text}");
         }
@@ -313,9 +331,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_printed_size_reads_back_to_what_prints_the_same(bytes in 1u64..(1 << 50)) {
+        fn a_printed_size_reads_back_to_the_smallest_that_prints_the_same(bytes in 1u64..(1 << 50)) {
             let printed = Bytes(bytes).to_string();
-            let read: Bytes = printed.parse().unwrap();
+            let read = Bytes::from_printed(&printed).unwrap();
+            prop_assert!(read <= Bytes(bytes));
             prop_assert_eq!(read.to_string(), printed);
         }
 

@@ -21,7 +21,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -34,6 +34,8 @@ import duckward
 
 from . import demo as stage
 from .demo import human
+
+Result = TypeVar("Result")
 
 OK, FAILED, USAGE, REFUSED, CANCELLED = 0, 1, 2, 3, 130
 
@@ -432,42 +434,59 @@ def bar(share: float | None, seconds: float, used: int | None, budget: int | Non
     return text[: max(room - 1, 0)]
 
 
-class Progress:
-    """A line on standard error that follows a ward's query from another thread, and is wiped at the end."""
+def follow(work: Callable[[], Result], ward: Any, show: Callable[[float], None] | None = None) -> Result:
+    """Runs `work` on another thread; this one calls `show` with the seconds passed, four times a second.
 
-    def __init__(self, ward: Any, shown: bool) -> None:
-        self.ward, self.done = ward, threading.Event()
-        self.thread = threading.Thread(target=self.draw, daemon=True) if shown else None
+    So this thread runs Python and hears every signal at once: Ctrl-C cancels the queries of `ward`. What
+    `work` returns or raises comes out here.
+    """
+    results: list[Result] = []
+    failed: list[BaseException] = []
+    done, started = threading.Event(), time.monotonic()
 
-    def draw(self) -> None:
-        started, drawn = time.monotonic(), False
-        # Nothing for queries that are over before anyone could read it.
-        pause = 0.5
-        while not self.done.wait(pause):
-            pause = 0.2
-            try:
-                share, status = self.ward.progress(), self.ward.status()
-            except Exception:
-                # Progress is a courtesy; what went wrong is told by the query itself.
-                break
-            room = shutil.get_terminal_size().columns
-            line = bar(share, time.monotonic() - started, status.get("used"), status.get("budget"), room)
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-            drawn = True
-        if drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+    def body() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # Raised again below.
+            failed.append(error)
+        finally:
+            done.set()
 
-    def __enter__(self) -> Progress:
-        if self.thread:
-            self.thread.start()
-        return self
+    threading.Thread(target=body, name="duckward-work", daemon=True).start()
+    try:
+        while not done.wait(0.25):
+            if show:
+                show(time.monotonic() - started)
+    except KeyboardInterrupt:
+        # Again and again: one that comes before the query has begun is lost.
+        while not done.wait(0.05):
+            ward.cancel()
+        raise
+    if failed:
+        raise failed[0]
+    return results[0]
 
-    def __exit__(self, *error: object) -> None:
-        self.done.set()
-        if self.thread:
-            self.thread.join()
+
+class Line:
+    """The line of progress on standard error."""
+
+    def __init__(self, ward: Any) -> None:
+        self.ward, self.drawn = ward, False
+
+    def draw(self, seconds: float) -> None:
+        """Draws it anew; nothing for queries that are over before anyone could read it."""
+        if seconds < 0.5:
+            return
+        found = self.ward.status()
+        room = shutil.get_terminal_size().columns
+        text = bar(self.ward.progress(), seconds, found.get("used"), found.get("budget"), room)
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        self.drawn = True
+
+    def wipe(self) -> None:
+        """Removes it, if it was ever drawn."""
+        if self.drawn:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- the verbs
@@ -517,23 +536,27 @@ def run(options: argparse.Namespace) -> int:
         connected(options.database, options.read_only, shown) as con,
         duckward.guard(con, **guard_arguments(options)) as ward,
     ):
-        answer = None
+        answers: list[Any] = []
+        line = Line(ward)
+
+        def work() -> Callable[[], None]:
+            answers.append(ward.sql(query))
+            return deliver(answers[0], options, target)
+
         try:
-            with Progress(ward, shown):
-                answer = ward.sql(query)
-                after = deliver(answer, options, target)
+            try:
+                after = follow(work, ward, line.draw if shown else None)
+            finally:
+                line.wipe()
             after()
-            if answer.report.to_dict().get("truncated"):
-                print(
-                    "duckward: the answer was cut, because row_cap is set and memory was short",
-                    file=sys.stderr,
-                )
+            if answers[0].report.to_dict().get("truncated"):
+                print("duckward: the answer was cut: row_cap is set, and memory was short", file=sys.stderr)
         except duckward.Error as error:
-            if answer is None and options.report:
+            if not answers and options.report:
                 print_report(error.report, options.json)
             raise
         finally:
-            if answer is not None:
+            for answer in answers:
                 if options.report:
                     print_report(answer.report, options.json)
                 answer.close()

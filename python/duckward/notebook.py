@@ -13,13 +13,14 @@ without, the first rows are shown and the others counted.
 from __future__ import annotations
 
 import re
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
-# Rows that are shown, and seconds between two looks at the progress.
-ROWS, LOOK = 20, 0.25
+import duckward
+
+from .cli import follow, table_text
+
+# Rows that are shown.
+ROWS = 20
 OPTION = re.compile(r"\s*--(\w+)(?:\s*=\s*|\s+)('[^']*'|\"[^\"]*\"|\S+)")
 TARGET = re.compile(r"\s*([^\W\d]\w*)\s*<<")
 # Run with the notebook's variables as globals, where DuckDB looks for data frames.
@@ -51,8 +52,6 @@ class Wards:
 
     def find(self, variables: dict[str, Any], name: str | None, memory: str | None) -> Any:
         """The ward of the connection or ward `name`. Raises ValueError or duckward.Error if there is none."""
-        import duckward
-
         names = [name] if name else ["ward", "con"]
         found = next((variables[each] for each in names if each in variables), None)
         if found is None:
@@ -69,40 +68,10 @@ class Wards:
         return ward
 
 
-def follow(work: Callable[[], None], ward: Any, show: Callable[[str], None] | None) -> None:
-    """Runs `work` on another thread; this one shows progress, and hears Ctrl-C, which cancels the query."""
-    failed, done, started = [], threading.Event(), time.monotonic()
-
-    def body() -> None:
-        try:
-            work()
-        except BaseException as error:  # Raised again below.
-            failed.append(error)
-        finally:
-            done.set()
-
-    threading.Thread(target=body, name="duckward-magic", daemon=True).start()
-    try:
-        while not done.wait(LOOK):
-            if show:
-                done_part = "" if (share := ward.progress()) is None else f"{share:.0%}, "
-                show(f"{done_part}{time.monotonic() - started:.0f} s, memory level {ward.level}")
-    except KeyboardInterrupt:
-        while not done.wait(0.05):  # Again and again: one that comes before the query has begun is lost.
-            ward.cancel()
-        raise
-    if failed:
-        raise failed[0]
-
-
 def load_ipython_extension(ipython: Any) -> None:
     """Registers the line and cell magic `duckward` with the shell `ipython`."""
     import IPython.display
     from IPython.core.error import UsageError
-
-    import duckward
-
-    from .cli import table_text
 
     ui: Any = IPython.display
     wards = Wards()
@@ -126,10 +95,14 @@ def load_ipython_extension(ipython: Any) -> None:
                 total += batch.num_rows
                 batch = next(scope["_duckward_batches"], None)
 
+        def progress(seconds: float) -> None:
+            part = "" if (share := ward.progress()) is None else f"{share:.0%}, "
+            handle.update(ui.HTML(f"<i>{part}{seconds:.0f} s, memory level {ward.level}</i>"))
+
         # A terminal would print every update as a line of its own; a notebook has a kernel.
-        handle = ui.display(ui.HTML(""), display_id=True) if hasattr(ipython, "kernel") else None
+        handle: Any = ui.display(ui.HTML(""), display_id=True) if hasattr(ipython, "kernel") else None
         try:
-            follow(work, ward, (lambda text: handle.update(ui.HTML(f"<i>{text}</i>"))) if handle else None)
+            follow(work, ward, progress if handle else None)
         except BaseException:
             if "_duckward_answer" in scope:
                 scope["_duckward_answer"].close()  # The traceback would keep it, and the connection busy.

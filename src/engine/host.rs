@@ -99,9 +99,12 @@ impl Connection {
         self.state.lock().active
     }
 
-    /// From now on `active` runs here. False, and nothing changed, when another query still does.
+    /// From now on `active` runs here. False, and nothing changed, when another query still does. Waits while an
+    /// interrupt is being sent: it is for what the host ran itself, and must not reach this query.
+    ///
+    /// As for [`Connection::end`], a lock which the interrupt needs must be released first.
     pub fn begin(&self, active: Active) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.unsent();
         if state.active.is_some() {
             return false;
         }
@@ -109,21 +112,27 @@ impl Connection {
         true
     }
 
-    /// The query has ended; what was seen of it. Waits while an interrupt is being sent, so that none can arrive later.
-    ///
-    /// A caller that holds a lock which the interrupt needs (the Python GIL) must release it first.
-    pub fn end(&self, query: u64) -> Option<Active> {
+    /// The state, at a moment when no interrupt is under way.
+    fn unsent(&self) -> parking_lot::MutexGuard<'_, State> {
         loop {
-            let mut state = self.state.lock();
-            if state.active.is_none_or(|active| active.query != query) {
-                return None;
-            }
+            let state = self.state.lock();
             if !state.sending {
-                return state.active.take();
+                return state;
             }
             drop(state);
             std::thread::yield_now();
         }
+    }
+
+    /// The query has ended; what was seen of it. Waits while an interrupt is being sent, so that none can arrive later.
+    ///
+    /// A caller that holds a lock which the interrupt needs (the Python GIL) must release it first.
+    pub fn end(&self, query: u64) -> Option<Active> {
+        let mut state = self.unsent();
+        if state.active.is_none_or(|active| active.query != query) {
+            return None;
+        }
+        state.active.take()
     }
 
     /// Stops `query` if it still runs here and may be interrupted; whether a stop is now under way.
@@ -258,16 +267,41 @@ mod tests {
         assert_eq!(count.0.load(Ordering::SeqCst), 3);
     }
 
+    /// An interrupt that takes as long as its lock is held.
+    struct Slow(Mutex<()>, AtomicU32);
+
+    impl Interrupt for Slow {
+        fn interrupt(&self) {
+            self.1.store(1, Ordering::SeqCst);
+            drop(self.0.lock());
+            self.1.store(2, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_query_begins_only_after_an_interrupt_of_the_hosts_own_is_out() {
+        let slow = Arc::new(Slow(Mutex::new(()), AtomicU32::new(0)));
+        let connection = Connection::new(Arc::clone(&slow) as Arc<dyn Interrupt>);
+        let held = slow.0.lock();
+        let sender = {
+            let connection = Arc::clone(&connection);
+            std::thread::spawn(move || connection.interrupt_host())
+        };
+        while slow.1.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let beginner = {
+            let (connection, slow) = (Arc::clone(&connection), Arc::clone(&slow));
+            std::thread::spawn(move || (connection.begin(active(1)), slow.1.load(Ordering::SeqCst)))
+        };
+        std::thread::sleep(Duration::from_millis(5));
+        drop(held);
+        assert_eq!(beginner.join().unwrap(), (true, 2));
+        sender.join().unwrap();
+    }
+
     #[test]
     fn ending_waits_for_an_interrupt_under_way() {
-        struct Slow(Mutex<()>, AtomicU32);
-        impl Interrupt for Slow {
-            fn interrupt(&self) {
-                self.1.store(1, Ordering::SeqCst);
-                drop(self.0.lock());
-                self.1.store(2, Ordering::SeqCst);
-            }
-        }
         let slow = Arc::new(Slow(Mutex::new(()), AtomicU32::new(0)));
         let connection = Connection::new(Arc::clone(&slow) as Arc<dyn Interrupt>);
         connection.begin(active(1));

@@ -102,6 +102,8 @@ pub struct InstanceMemory {
     pub tracked: Bytes,
     /// Temporary storage on disk.
     pub spilled: Bytes,
+    /// Its `memory_limit`, as it prints it.
+    pub limit: String,
 }
 
 /// Asks an instance for its memory.
@@ -110,15 +112,14 @@ pub struct InstanceMemory {
 /// The engine's.
 pub fn instance_memory(session: &dyn Session) -> Result<InstanceMemory, EngineError> {
     let rows = session.rows(
-        "SELECT sum(memory_usage_bytes)::UBIGINT::VARCHAR, sum(temporary_storage_bytes)::UBIGINT::VARCHAR FROM duckdb_memory()",
+        "SELECT sum(memory_usage_bytes)::UBIGINT::VARCHAR, sum(temporary_storage_bytes)::UBIGINT::VARCHAR, \
+         current_setting('memory_limit') FROM duckdb_memory()",
     )?;
     let number = |column: usize| {
         rows.first()
             .and_then(|row| row.get(column)?.as_deref()?.parse().ok())
             .map_or(Bytes(0), Bytes)
     };
-    Ok(InstanceMemory {
-        tracked: number(0),
-        spilled: number(1),
-    })
+    let limit = rows.first().and_then(|row| row.get(2)?.clone()).unwrap_or_default();
+    Ok(InstanceMemory { tracked: number(0), spilled: number(1), limit })
 }

@@ -37,12 +37,15 @@ pub enum Priority {
     Low,
 }
 
+/// What a query asks for that runs while no other does, whatever that asks for.
+pub const ALONE: Bytes = Bytes(u64::MAX);
+
 /// What a query asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     /// Its place in line.
     pub priority: Priority,
-    /// The memory that it is taken to need.
+    /// The memory that it is taken to need; [`ALONE`]: all there is.
     pub memory: Bytes,
     /// How long it waits at most.
     pub wait: Duration,
@@ -199,6 +202,10 @@ impl Admission {
                 ),
                 "`max_concurrent`",
             ),
+            Some(Obstacle::Memory) if memory == ALONE || line.held() == ALONE => (
+                "a query that did not fit into memory runs alone when it is tried again".to_owned(),
+                "`memory`",
+            ),
             Some(Obstacle::Memory) => (
                 format!("{memory} more do not fit into {}", line.capacity()),
                 "`memory`",
@@ -209,11 +216,14 @@ impl Admission {
             ),
         };
         let message = format!(
-            "the query waited {:.1} s for its turn and was not started: {} running ({} claimed), {} waiting \
+            "the query waited {:.1} s for its turn and was not started: {} running{}, {} waiting \
              before it, and {why}; run it again when less is running, or raise {advice} or `wait`",
             waited.as_secs_f64(),
             line.running(),
-            line.held(),
+            match line.held() {
+                ALONE => String::new(),
+                held => format!(" ({held} claimed)"),
+            },
             line.ahead(priority, ticket),
         );
         Error::new(ErrorKind::Timeout, message)
@@ -241,9 +251,8 @@ impl Place<'_> {
                 if waited >= demand.wait {
                     return Err(self.admission.timeout(&state.line, self.ticket, demand, waited));
                 }
-                self.admission
-                    .turn
-                    .wait_for(&mut state, SLICE.min(demand.wait - waited));
+                let slice = self.admission.clock.real(SLICE.min(demand.wait - waited));
+                self.admission.turn.wait_for(&mut state, slice);
             }
             if state.called.remove(&self.ticket) {
                 return Ok(self.admission.permit(self.memory));

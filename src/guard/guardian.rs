@@ -413,12 +413,13 @@ impl Guardian {
         self.admission.enter(demand, gave_up, &mut queued)
     }
 
-    /// Holds the process to the limit in force until what this returns is dropped.
+    /// Holds the process to the limit in force until what this returns is dropped, once caution is reached. Only for the
+    /// time of a call into the engine: under the ceiling an allocation of anybody's in this process may fail.
     pub fn arm_ceiling(&self, wanted: bool) -> Option<Armed> {
         wanted.then(|| {
-            let usage = self.usage();
             let process = self.process_now();
-            self.ceiling.arm(process, room(usage, process))
+            let room = ceiling_room(&self.state.lock(), process);
+            self.ceiling.arm(process, room)
         })
     }
 
@@ -476,12 +477,13 @@ impl Guardian {
             running: !queries.is_empty(),
         };
         let mut next = next_interval(&trend, &state.settings);
+        let ceiling = ceiling_room(&state, process);
         let ask = usage.used.get().abs_diff(state.asked_used.get())
             > WORTH_ASKING.get().max(state.budget.bytes.get() / 20);
         drop(state);
 
         self.admission.note_share(usage.share());
-        self.ceiling.adjust(process, room(usage, process));
+        self.ceiling.adjust(process, ceiling);
         if steps.contains(&Step::Take(Action::Interrupt)) {
             self.interrupt(&connections, victim, now);
         }
@@ -755,7 +757,7 @@ impl Guardian {
         let instances = self.instances();
         let (known, sum) = ask(&instances);
         let mut process = self.process_now();
-        let mut limits = self.decide_limits(&known, sum, process);
+        let (mut elastic, mut limits) = self.decide_limits(&known, sum, process);
         // Pages that an allocator keeps after a query look like memory of the rest; a limit is lowered for real use only.
         let lowered = |limits: &[NewLimit]| {
             limits.iter().any(|new| {
@@ -770,10 +772,11 @@ impl Guardian {
                 let _ = instance.flush();
             }
             process = self.process_now();
-            limits = self.decide_limits(&known, sum, process);
+            (elastic, limits) = self.decide_limits(&known, sum, process);
         }
-        let (elastic, capacity) = {
+        let (is_elastic, capacity) = {
             let mut state = self.state.lock();
+            state.elastic = elastic;
             let room = room_for(&state, &known, process, self.clock.now());
             state.capacity = room.pool();
             state.unsettled = room
@@ -787,7 +790,7 @@ impl Guardian {
         for connection in self.watched() {
             connection.observe(process.anonymous, sum.spilled);
         }
-        if elastic {
+        if is_elastic {
             for new in limits {
                 if let Some(instance) = instances.iter().find(|instance| instance.id() == new.id) {
                     set_limit(instance, new.limit);
@@ -808,13 +811,13 @@ impl Guardian {
         may
     }
 
-    /// The limits to set now; takes note of what was asked.
+    /// The limits to set now, and what is to be remembered of asking for them.
     fn decide_limits(
         &self,
         known: &[elastic::Instance],
         sum: DuckdbMemory,
         process: ProcessMemory,
-    ) -> Vec<NewLimit> {
+    ) -> (Elastic, Vec<NewLimit>) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         state.reading.process = process;
@@ -822,9 +825,7 @@ impl Guardian {
         state.reading.duckdb = Some(sum);
         state.asked_at = Some(now);
         state.asked_used = state.usage.used;
-        let (elastic, limits) = state.elastic.decide(&room_for(&state, known, process, now));
-        state.elastic = elastic;
-        limits
+        state.elastic.decide(&room_for(&state, known, process, now))
     }
 
     /// Without the elastic limit, the governor's factor still holds, on what the user had.
@@ -855,6 +856,14 @@ impl Guardian {
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
+}
+
+/// How far the process may grow under the ceiling: without bound below caution.
+fn ceiling_room(state: &State, process: ProcessMemory) -> Bytes {
+    let [caution, ..] = state.settings.levels;
+    let left = room(state.usage, process);
+    let unused = Bytes(u64::MAX / 4);
+    if left > state.usage.limit.times(1.0 - caution) { unused } else { left }
 }
 
 /// How many queries may run at once now.

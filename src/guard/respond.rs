@@ -26,7 +26,6 @@ pub struct Changed {
     pub before: String,
     /// The value now, as it was set.
     pub now: String,
-    was_default: bool,
 }
 
 /// One DuckDB instance under guard: every connection to one database, in one process.
@@ -36,18 +35,25 @@ pub struct Instance {
     engine: Arc<dyn Engine>,
     session: Mutex<Box<dyn Session>>,
     changed: Mutex<Vec<Changed>>,
-    /// `memory_limit` before the guard came.
-    original_limit: Bytes,
     /// `temp_directory` before the guard came.
     original_temp_directory: String,
     threads: usize,
-    limit: Mutex<Bytes>,
+    limits: Mutex<Limits>,
+}
+
+/// `memory_limit`: the user's, and the one in force.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    original: Bytes,
+    now: Bytes,
+    /// The user's is DuckDB's default, known in full precision; none: not asked yet.
+    is_default: Option<bool>,
 }
 
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Instance")
-            .field("original_limit", &self.original_limit)
+            .field("limits", &*self.limits.lock())
             .field("changed", &*self.changed.lock())
             .finish_non_exhaustive()
     }
@@ -80,16 +86,15 @@ impl Instance {
         let mut next = || row.next().flatten().unwrap_or_default();
         let (limit, temp_directory, threads) = (next(), next(), next());
         // DuckDB prints no limit at all for a limit that was lifted.
-        let original_limit = limit.parse().unwrap_or(Bytes(u64::MAX));
+        let original_limit = Bytes::from_printed(&limit).unwrap_or(Bytes(u64::MAX));
         Ok(Instance {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             engine,
             session: Mutex::new(session),
             changed: Mutex::new(Vec::new()),
-            original_limit,
             original_temp_directory: temp_directory,
             threads: threads.parse().unwrap_or(1),
-            limit: Mutex::new(original_limit),
+            limits: Mutex::new(Limits { original: original_limit, now: original_limit, is_default: None }),
         })
     }
 
@@ -100,12 +105,12 @@ impl Instance {
 
     /// `memory_limit` before the guard came.
     pub fn original_limit(&self) -> Bytes {
-        self.original_limit
+        self.limits.lock().original
     }
 
     /// `memory_limit` now.
     pub fn limit(&self) -> Bytes {
-        *self.limit.lock()
+        self.limits.lock().now
     }
 
     /// Threads before the guard came.
@@ -115,7 +120,13 @@ impl Instance {
 
     /// What is changed now.
     pub fn changed(&self) -> Vec<Changed> {
-        self.changed.lock().clone()
+        let mut changed = self.changed.lock().clone();
+        let limits = *self.limits.lock();
+        if limits.now != limits.original {
+            let (before, now) = (limits.original.to_string(), limits.now.to_string());
+            changed.insert(0, Changed { name: "memory_limit", before, now });
+        }
+        changed
     }
 
     /// Where the instance spills; none when it may not.
@@ -148,12 +159,25 @@ impl Instance {
         seen
     }
 
-    /// What its buffer manager says.
+    /// What its buffer manager says. A `memory_limit` that the user set meanwhile is theirs from now on: it is respected,
+    /// and it is what is put back.
     ///
     /// # Errors
     /// The engine's.
     pub fn memory(&self) -> Result<InstanceMemory, EngineError> {
-        instance_memory(&**self.session.lock())
+        let session = self.session.lock();
+        let memory = instance_memory(&**session)?;
+        let mut limits = self.limits.lock();
+        if memory.limit != limits.now.to_string()
+            && let Some(theirs) = Bytes::from_printed(&memory.limit)
+        {
+            *limits = Limits {
+                original: theirs,
+                now: theirs,
+                is_default: Some(false),
+            };
+        }
+        Ok(memory)
     }
 
     /// A connection of our own to this instance.
@@ -189,7 +213,6 @@ impl Instance {
                     name,
                     before,
                     now: value.to_owned(),
-                    was_default: false,
                 });
             }
         }
@@ -216,16 +239,10 @@ impl Instance {
     /// The engine's; the old limit stays.
     pub fn set_limit(&self, limit: Bytes) -> Result<(), EngineError> {
         let session = self.session.lock();
-        if !self
-            .changed
-            .lock()
-            .iter()
-            .any(|change| change.name == "memory_limit")
-        {
-            self.note_limit(&**session)?;
-        }
-        self.set_on(&**session, "memory_limit", &format!("{}B", limit.get()))?;
-        *self.limit.lock() = limit;
+        let mut limits = self.limits.lock();
+        know_default(&**session, &mut limits)?;
+        session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limit.get()))?;
+        limits.now = limit;
         Ok(())
     }
 
@@ -234,23 +251,11 @@ impl Instance {
     /// # Errors
     /// The engine's; the limit stays then.
     pub fn undo_limit(&self) -> Result<(), EngineError> {
-        self.undo("memory_limit")?;
-        *self.limit.lock() = self.original_limit;
-        Ok(())
-    }
-
-    /// The limit's printed form is rounded, so a default is recognised, and put back by RESET.
-    fn note_limit(&self, session: &dyn Session) -> Result<(), EngineError> {
-        let before = current(session, "memory_limit")?;
-        session.rows("RESET GLOBAL memory_limit")?;
-        let was_default = current(session, "memory_limit")? == before;
-        let now = before.clone();
-        self.changed.lock().push(Changed {
-            name: "memory_limit",
-            before,
-            now,
-            was_default,
-        });
+        let session = self.session.lock();
+        let mut limits = self.limits.lock();
+        if limits.now != limits.original {
+            put_limit_back(&**session, &mut limits)?;
+        }
         Ok(())
     }
 
@@ -259,18 +264,13 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn flush(&self) -> Result<(), EngineError> {
-        let limit = self.limit();
         let session = self.session.lock();
-        if limit == self.original_limit {
-            // Not ours to write in bytes: the printed form is what there is.
-            let text = current(&**session, "memory_limit")?;
-            return session
-                .rows(&format!("SET GLOBAL memory_limit = {}", quoted(&text)))
-                .map(drop);
+        let mut limits = self.limits.lock();
+        if limits.now == limits.original {
+            know_default(&**session, &mut limits)?;
+            return put_limit_back(&**session, &mut limits);
         }
-        session
-            .rows(&format!("SET GLOBAL memory_limit = '{}B'", limit.get()))
-            .map(drop)
+        session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limits.now.get())).map(drop)
     }
 
     /// Drops the cache of external files, where this version has one and it is on.
@@ -327,8 +327,11 @@ impl Instance {
 
     /// Puts everything back, last change first; what could not be, with the reason.
     pub fn restore(&self) -> Vec<String> {
-        let session = self.session.lock();
         let mut left = Vec::new();
+        if let Err(error) = self.undo_limit() {
+            left.push(format!("memory_limit stays {}: {}", self.limit(), error.message));
+        }
+        let session = self.session.lock();
         let changes: Vec<Changed> = self.changed.lock().drain(..).rev().collect();
         for change in changes {
             // DuckDB keeps its temporary directory once it has spilled there; it holds nothing then.
@@ -336,7 +339,6 @@ impl Instance {
                 left.push(format!("{} stays {}: {}", change.name, change.now, error.message));
             }
         }
-        *self.limit.lock() = self.original_limit;
         left
     }
 }
@@ -351,16 +353,32 @@ fn current(session: &dyn Session, name: &str) -> Result<String, EngineError> {
 }
 
 fn put_back(session: &dyn Session, change: &Changed) -> Result<(), EngineError> {
-    if change.was_default {
-        return session.rows(&format!("RESET GLOBAL {}", change.name)).map(drop);
+    session.rows(&format!("SET GLOBAL {} = {}", change.name, quoted(&change.before))).map(drop)
+}
+
+/// DuckDB prints its limit rounded down to one decimal, so a default is recognised, and put back by RESET; another one
+/// is put back as the smallest size that prints the same.
+fn know_default(session: &dyn Session, limits: &mut Limits) -> Result<(), EngineError> {
+    if limits.is_default.is_none() {
+        let before = current(session, "memory_limit")?;
+        session.rows("RESET GLOBAL memory_limit")?;
+        let is_default = current(session, "memory_limit")? == before;
+        limits.is_default = Some(is_default);
+        if !is_default {
+            put_limit_back(session, limits)?;
+        }
     }
-    session
-        .rows(&format!(
-            "SET GLOBAL {} = {}",
-            change.name,
-            quoted(&change.before)
-        ))
-        .map(drop)
+    Ok(())
+}
+
+fn put_limit_back(session: &dyn Session, limits: &mut Limits) -> Result<(), EngineError> {
+    if limits.is_default == Some(true) {
+        session.rows("RESET GLOBAL memory_limit")?;
+    } else {
+        session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limits.original.get()))?;
+    }
+    limits.now = limits.original;
+    Ok(())
 }
 
 /// Makes sure that `directory` can be made, if it is not there, and takes a file.

@@ -18,13 +18,14 @@ use super::convert::{export_stream, import_stream, pyarrow_batch, pyarrow_schema
 use super::error::{exception, query_exception};
 use super::host::open_reader;
 use super::signals::CtrlC;
-use super::slot::Slot;
+use super::slot::Seat;
 use super::ward::{PyWard, Statement, run};
 use crate::engine::{EngineError, Stream};
 use crate::error::{Error, ErrorKind};
 use crate::fallback::classify::class_of_text;
 use crate::fallback::spool::{Spool, Spooled, free_space, read};
 use crate::guard::Level;
+use crate::guard::ceiling::Armed;
 use crate::units::Bytes;
 use crate::ward::{AttemptError, Failed, Outcome, Report, Ticket, Ward};
 
@@ -156,6 +157,9 @@ struct Shape {
     how: &'static str,
     /// Runs a relation and converts its rows.
     read: for<'py> fn(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
+    /// The library that the conversion needs: imported first, because an import may not survive the ceiling (OpenBLAS
+    /// ends the process when its buffers are refused).
+    library: Option<&'static str>,
     /// How many rows there are in it.
     count: fn(&Bound<'_, PyAny>) -> Option<u64>,
     /// The first so many of them.
@@ -192,7 +196,7 @@ enum Source {
 /// What the answer and the connection's slot share.
 pub(super) struct Inner {
     core: Arc<Ward>,
-    slot: Arc<Slot>,
+    seat: Seat,
     statement: Statement,
     names: Vec<String>,
     state: Mutex<State>,
@@ -236,7 +240,7 @@ fn own_message(message: &str) -> &str {
 impl Inner {
     fn wrap(
         ward: &Bound<'_, PyWard>,
-        slot: &Arc<Slot>,
+        seat: Seat,
         statement: Statement,
         names: Vec<String>,
         state: State,
@@ -244,7 +248,7 @@ impl Inner {
     ) -> Answer {
         let inner = Arc::new(Inner {
             core: Arc::clone(ward.get().core()),
-            slot: Arc::clone(slot),
+            seat,
             statement,
             names,
             state: Mutex::new(state),
@@ -292,6 +296,10 @@ impl Inner {
             return Err(self.unreadable(py, &state));
         };
         let relation = relation.clone_ref(py);
+        if let Some(library) = shape.library {
+            // Where it is missing, DuckDB says so.
+            let _ = py.import(library);
+        }
         let cap = self.core.guardian().row_cap();
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| -> Result<Py<PyAny>, AttemptError> {
             match capped(relation.bind(py), cap).and_then(|relation| (shape.read)(&relation)) {
@@ -299,7 +307,7 @@ impl Inner {
                 Err(error) => Err(fault(error, py, original)),
             }
         };
-        let (value, mut ticket) = match run(py, &self.core, &self.slot, &self.statement, &mut attempt) {
+        let (value, mut ticket) = match run(py, &self.core, &self.seat, &self.statement, &mut attempt) {
             Ok(done) => done,
             Err((failed, original)) => return Err(self.failed(py, &mut state, &failed, original)),
         };
@@ -324,7 +332,8 @@ impl Inner {
             return Ok(());
         };
         let relation = relation.clone_ref(py);
-        let live = self.slot.streams_are_safe;
+        py.import(intern!(py, "pyarrow"))?;
+        let live = self.seat.slot.streams_are_safe;
         let mut attempt = |py: Python<'_>,
                            original: &mut Option<PyErr>|
          -> Result<(SchemaRef, Source, Option<Bytes>), AttemptError> {
@@ -344,7 +353,7 @@ impl Inner {
             Ok((schema, Source::Spooled(read(spooled)?), bytes))
         };
         let ((schema, source, on_disk), mut ticket) =
-            match run(py, &self.core, &self.slot, &self.statement, &mut attempt) {
+            match run(py, &self.core, &self.seat, &self.statement, &mut attempt) {
                 Ok(done) => done,
                 Err((failed, original)) => return Err(self.failed(py, state, &failed, original)),
             };
@@ -360,7 +369,7 @@ impl Inner {
             cap,
         };
         if live {
-            self.slot.opened(self);
+            self.seat.slot.opened(self);
         } else {
             self.finish(py, &mut reading);
         }
@@ -368,6 +377,7 @@ impl Inner {
         Ok(())
     }
 
+    /// The relation's stream. pyarrow is imported before the ceiling is there.
     fn open(&self, relation: &Bound<'_, PyAny>) -> PyResult<Stream> {
         let reader = open_reader(relation, self.core.settings().batch_rows)?;
         Ok(Box::new(import_stream(&reader)?))
@@ -380,6 +390,7 @@ impl Inner {
         schema: &SchemaRef,
         first: Option<RecordBatch>,
     ) -> Result<(Spooled, u64), AttemptError> {
+        let _ceiling = self.ceiling();
         let directory = self.core.spool_directory();
         let mut spool = Spool::new(
             Arc::clone(schema),
@@ -396,6 +407,12 @@ impl Inner {
         }
         let rows = spool.rows();
         Ok((spool.finish()?, rows))
+    }
+
+    /// Holds the process to the limit during a call into the engine.
+    fn ceiling(&self) -> Option<Armed> {
+        let wanted = self.core.settings().ceiling;
+        self.core.guardian().arm_ceiling(wanted)
     }
 
     /// The query has ended, the connection is free.
@@ -424,7 +441,10 @@ impl Inner {
             Source::Live { stream, first } => match first.take() {
                 Some(batch) => Ok(Some(batch)),
                 None => py
-                    .detach(|| stream.next())
+                    .detach(|| {
+                        let _ceiling = self.ceiling();
+                        stream.next()
+                    })
                     .transpose()
                     .map_err(|error| AttemptError::Engine(stream_error(&error))),
             },
@@ -434,6 +454,7 @@ impl Inner {
                 .map_err(AttemptError::Own),
         };
         let stopped = self
+            .seat
             .slot
             .connection
             .active()
@@ -568,14 +589,14 @@ impl Answer {
     /// A SELECT: bound, not run.
     pub(super) fn lazy(
         ward: &Bound<'_, PyWard>,
-        slot: &Arc<Slot>,
+        seat: Seat,
         statement: Statement,
         relation: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let names = relation.getattr(intern!(relation.py(), "columns"))?.extract()?;
         Ok(Inner::wrap(
             ward,
-            slot,
+            seat,
             statement,
             names,
             State::Lazy(relation.clone().unbind()),
@@ -586,7 +607,7 @@ impl Answer {
     /// Another statement, run to its end; `rows` is what it said.
     pub(super) fn rows(
         ward: &Bound<'_, PyWard>,
-        slot: &Arc<Slot>,
+        seat: &Seat,
         statement: Statement,
         names: Vec<String>,
         rows: Bound<'_, PyList>,
@@ -594,7 +615,10 @@ impl Answer {
     ) -> Self {
         Inner::wrap(
             ward,
-            slot,
+            Seat {
+                slot: Arc::clone(&seat.slot),
+                con: seat.con.clone_ref(ward.py()),
+            },
             statement,
             names,
             State::Rows {
@@ -638,7 +662,7 @@ impl Answer {
                         .map(Bound::unbind)
                         .map_err(|error| fault(error, py, original))
                 };
-                match run(py, &inner.core, &inner.slot, &inner.statement, &mut attempt) {
+                match run(py, &inner.core, &inner.seat, &inner.statement, &mut attempt) {
                     Ok((cursor, ticket)) => {
                         // The engine keeps the rows; the connection is free.
                         *inner.report.lock() = py.detach(|| ticket.finish(None));
@@ -775,6 +799,7 @@ impl Answer {
             return Err(inner.unreadable(py, &state));
         };
         let relation = relation.clone_ref(py);
+        py.import(intern!(py, "pyarrow"))?;
         let cap = inner.core.guardian().row_cap();
         let mut attempt = |py: Python<'_>,
                            original: &mut Option<PyErr>|
@@ -791,7 +816,7 @@ impl Answer {
             Ok((schema, spooled, rows))
         };
         let ((schema, spooled, mut rows), mut ticket) =
-            match run(py, &inner.core, &inner.slot, &inner.statement, &mut attempt) {
+            match run(py, &inner.core, &inner.seat, &inner.statement, &mut attempt) {
                 Ok(done) => done,
                 Err((failed, original)) => return Err(inner.failed(py, &mut state, &failed, original)),
             };
@@ -818,6 +843,7 @@ impl Answer {
             py,
             &Shape {
                 how: "df()",
+                library: Some("pandas"),
                 read: |relation| relation.call_method0(intern!(relation.py(), "df")),
                 count: length,
                 cut: |frame, cap| frame.call_method1("head", (cap,)),
@@ -834,6 +860,7 @@ impl Answer {
             py,
             &Shape {
                 how: "pl()",
+                library: Some("polars"),
                 read: |relation| relation.call_method0(intern!(relation.py(), "pl")),
                 count: length,
                 cut: |frame, cap| frame.call_method1("head", (cap,)),
@@ -850,6 +877,7 @@ impl Answer {
             py,
             &Shape {
                 how: "fetchnumpy()",
+                library: Some("numpy"),
                 read: |relation| relation.call_method0(intern!(relation.py(), "fetchnumpy")),
                 count: |columns| {
                     columns
@@ -884,6 +912,7 @@ impl Answer {
             py,
             &Shape {
                 how: "fetchall()",
+                library: None,
                 read: |relation| relation.call_method0(intern!(relation.py(), "fetchall")),
                 count: length,
                 cut: |rows, cap| {

@@ -1,8 +1,10 @@
 //! Errors in both directions: an exception of DuckDB to its class, an [`Error`] to an exception.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::engine::host::Stop;
@@ -33,23 +35,26 @@ struct Types {
     base: Py<PyType>,
 }
 
-fn types(py: Python<'_>) -> PyResult<&'static Types> {
-    static TYPES: PyOnceLock<Types> = PyOnceLock::new();
-    TYPES.get_or_try_init(py, || {
-        let duckdb = py.import("duckdb")?;
-        let class = |name: &str| -> PyResult<Py<PyType>> {
-            Ok(duckdb.getattr(name)?.cast_into::<PyType>()?.unbind())
-        };
-        // A class that this version of DuckDB does not have is never raised by it.
-        let classes = CLASSES
-            .iter()
-            .filter_map(|(name, kind)| Some((class(name).ok()?, *kind)))
-            .collect();
-        Ok(Types {
-            classes,
-            base: class("Error")?,
-        })
-    })
+/// DuckDB's classes, kept from the first error to the exit: DuckDB counts what is still held when the interpreter goes.
+static TYPES: Mutex<Option<Arc<Types>>> = Mutex::new(None);
+
+/// Lets go of DuckDB's classes.
+pub(super) fn forget_types() {
+    *TYPES.lock() = None;
+}
+
+fn types(py: Python<'_>) -> PyResult<Arc<Types>> {
+    if let Some(types) = TYPES.lock().as_ref() {
+        return Ok(Arc::clone(types));
+    }
+    let duckdb = py.import("duckdb")?;
+    let class =
+        |name: &str| -> PyResult<Py<PyType>> { Ok(duckdb.getattr(name)?.cast_into::<PyType>()?.unbind()) };
+    // A class that this version of DuckDB does not have is never raised by it.
+    let classes = CLASSES.iter().filter_map(|(name, kind)| Some((class(name).ok()?, *kind))).collect();
+    let types = Arc::new(Types { classes, base: class("Error")? });
+    *TYPES.lock() = Some(Arc::clone(&types));
+    Ok(types)
 }
 
 /// What an exception raised by a call into DuckDB means.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::convert::import_stream;
 use super::error::engine_error;
@@ -23,21 +24,21 @@ fn with_python<T>(call: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, Eng
 
 /// Interrupts what a connection runs.
 pub(super) struct PyInterrupt {
-    con: Py<PyAny>,
+    con: Py<PyWeakrefReference>,
 }
 
 impl PyInterrupt {
-    pub(super) fn new(con: &Bound<'_, PyAny>) -> Self {
-        PyInterrupt {
-            con: con.clone().unbind(),
-        }
+    pub(super) fn new(con: Py<PyWeakrefReference>) -> Self {
+        PyInterrupt { con }
     }
 }
 
 impl Interrupt for PyInterrupt {
     fn interrupt(&self) {
-        // A closed connection runs nothing.
-        let _ = Python::try_attach(|py| self.con.call_method0(py, intern!(py, "interrupt")).map(drop));
+        let _ = Python::try_attach(|py| {
+            // A connection that is closed, or that nobody holds, runs nothing.
+            self.con.bind(py).upgrade().map(|con| con.call_method0(intern!(py, "interrupt")).map(drop))
+        });
     }
 }
 
@@ -58,13 +59,23 @@ impl Engine for PyEngine {
     fn session(&self) -> Result<Box<dyn Session>, EngineError> {
         with_python(|py| {
             let cursor = self.con.call_method0(py, intern!(py, "cursor"))?;
-            Ok(Box::new(PySession { cursor }) as Box<dyn Session>)
+            Ok(Box::new(PySession { cursor: Arc::new(cursor) }) as Box<dyn Session>)
         })
     }
 }
 
 struct PySession {
-    cursor: Py<PyAny>,
+    cursor: Arc<Py<PyAny>>,
+}
+
+/// Interrupts a cursor of our own.
+struct CursorInterrupt(Arc<Py<PyAny>>);
+
+impl Interrupt for CursorInterrupt {
+    fn interrupt(&self) {
+        // A closed cursor runs nothing.
+        let _ = Python::try_attach(|py| self.0.call_method0(py, intern!(py, "interrupt")).map(drop));
+    }
 }
 
 impl Session for PySession {
@@ -87,11 +98,7 @@ impl Session for PySession {
     }
 
     fn interrupt(&self) -> Arc<dyn Interrupt> {
-        Python::attach(|py| {
-            Arc::new(PyInterrupt {
-                con: self.cursor.clone_ref(py),
-            }) as Arc<dyn Interrupt>
-        })
+        Arc::new(CursorInterrupt(Arc::clone(&self.cursor)))
     }
 }
 

@@ -5,14 +5,16 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::answer::Inner;
 use super::host::PyInterrupt;
 use crate::engine::host::Connection;
 
-/// One connection object and what the core knows of it.
+/// One connection object and what the core knows of it. The object itself is kept by whoever uses it: the ward keeps its
+/// own connection, an answer the one it runs on; a cursor that nobody holds any more goes.
 pub(super) struct Slot {
-    pub(super) con: Py<PyAny>,
+    con: Py<PyWeakrefReference>,
     pub(super) connection: Arc<Connection>,
     /// DuckDB 2.0 refuses other work while an answer is open; before 2.0 other work cuts the answer short in silence.
     pub(super) streams_are_safe: bool,
@@ -22,13 +24,24 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(con: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         let py = con.py();
-        let interrupt = PyInterrupt::new(con);
+        let reference = PyWeakrefReference::new(con)?.unbind();
+        let interrupt = PyInterrupt::new(reference.clone_ref(py));
         Ok(Arc::new(Slot {
-            con: con.clone().unbind(),
+            con: reference,
             connection: Connection::new(Arc::new(interrupt)),
             streams_are_safe: con.hasattr(intern!(py, "complete"))?,
             open: Mutex::new(Weak::new()),
         }))
+    }
+
+    /// The connection object, if somebody still holds it.
+    pub(super) fn con<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.con.bind(py).upgrade()
+    }
+
+    /// Whether `object` is this connection.
+    pub(super) fn is(&self, object: &Bound<'_, PyAny>) -> bool {
+        self.con(object.py()).is_some_and(|con| con.is(object))
     }
 
     /// From now on `answer` is the one that holds the connection.
@@ -39,5 +52,18 @@ impl Slot {
     /// The answer that holds the connection, if it is still there.
     pub(super) fn open(&self) -> Option<Arc<Inner>> {
         self.open.lock().upgrade()
+    }
+}
+
+/// A connection in use: the slot, and the object itself, held.
+pub(super) struct Seat {
+    pub(super) slot: Arc<Slot>,
+    pub(super) con: Py<PyAny>,
+}
+
+impl Seat {
+    /// The connection object.
+    pub(super) fn con<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyAny> {
+        self.con.bind(py)
     }
 }

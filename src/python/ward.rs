@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyWeakrefMethods;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType, PyWeakrefReference};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyWeakrefReference};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -16,7 +15,7 @@ use super::error::{exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::host::PyEngine;
 use super::signals::CtrlC;
-use super::slot::Slot;
+use super::slot::{Seat, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::ladder::Rung;
 use crate::guard::Priority;
@@ -53,6 +52,7 @@ enum Kind {
 #[pyclass(frozen, module = "duckward", name = "Ward", weakref)]
 pub(super) struct PyWard {
     core: Arc<Ward>,
+    con: Py<PyAny>,
     main: Arc<Slot>,
     cursors: Mutex<Vec<Arc<Slot>>>,
     subscriptions: Mutex<Vec<Py<Subscription>>>,
@@ -147,20 +147,10 @@ fn value(name: &str, object: &Bound<'_, PyAny>) -> Result<Value> {
     }
 }
 
-fn connection_type(py: Python<'_>) -> PyResult<&Py<PyType>> {
-    static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    TYPE.get_or_try_init(py, || {
-        Ok(py
-            .import("duckdb")?
-            .getattr("DuckDBPyConnection")?
-            .cast_into::<PyType>()?
-            .unbind())
-    })
-}
 
 fn check_connection(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = object.py();
-    if object.is_instance(connection_type(py)?.bind(py))? {
+    if object.is_instance(&py.import(intern!(py, "duckdb"))?.getattr(intern!(py, "DuckDBPyConnection"))?)? {
         return Ok(());
     }
     let kind = object.get_type().qualname()?;
@@ -209,15 +199,14 @@ pub(super) fn guard<'py>(
         .detach(|| Settings::load(arguments))
         .map_err(|error| exception(py, &error))?;
     for (ward, other) in live(py) {
-        if ward.get().main.con.bind(py).is(connection) {
+        if ward.get().main.is(connection) {
             return same_ward(py, ward, &loaded, &other);
         }
     }
-    let core = (|| -> PyResult<_> {
-        let slot = Slot::new(connection)?;
+    let slot = Slot::new(connection)?;
         let engine = Arc::new(PyEngine::new(connection));
-        let settings = loaded.clone();
-        let core = py
+    let settings = loaded.clone();
+    let core = py
             .detach(|| {
                 Ward::guard(
                     &watch::of_process()?,
@@ -227,13 +216,11 @@ pub(super) fn guard<'py>(
                 )
             })
             .map_err(|error| exception(py, &error))?;
-        Ok((core, slot))
-    })();
-    let (core, slot) = core?;
     let ward = Bound::new(
         py,
         PyWard {
             core,
+            con: connection.clone().unbind(),
             main: slot,
             cursors: Mutex::new(Vec::new()),
             subscriptions: Mutex::new(Vec::new()),
@@ -291,12 +278,13 @@ pub(super) fn shutdown(py: Python<'_>) {
     for (ward, _) in live(py) {
         ward.get().close(py);
     }
+    super::error::forget_types();
     py.detach(watch::shutdown_process);
 }
 
 /// The host of one call: attempts run with the GIL, on the calling thread.
 struct PyHost<'a, F> {
-    slot: &'a Slot,
+    con: &'a Py<PyAny>,
     statement: &'a Statement,
     attempt: F,
     original: Option<PyErr>,
@@ -313,7 +301,7 @@ where
 
     fn in_transaction(&mut self) -> bool {
         Python::attach(|py| {
-            let con = self.slot.con.bind(py);
+            let con = self.con.bind(py);
             // A transaction cannot begin inside another; one that begins is given back.
             match con.call_method0(intern!(py, "begin")) {
                 Ok(_) => con.call_method0(intern!(py, "rollback")).is_err(),
@@ -334,7 +322,7 @@ where
 
     fn plan(&mut self) -> Option<String> {
         Python::attach(|py| {
-            let con = self.slot.con.bind(py);
+            let con = self.con.bind(py);
             let explain = format!("EXPLAIN (FORMAT JSON) {}", self.statement.sql);
             let rows = con
                 .call_method1(intern!(py, "execute"), (explain,))
@@ -353,7 +341,7 @@ where
 pub(super) fn run<T: Send>(
     py: Python<'_>,
     core: &Arc<Ward>,
-    slot: &Arc<Slot>,
+    seat: &Seat,
     statement: &Statement,
     attempt: &mut (dyn FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError> + Send),
 ) -> std::result::Result<(T, Ticket), (Box<Failed>, Option<PyErr>)> {
@@ -367,13 +355,13 @@ pub(super) fn run<T: Send>(
     };
     let (outcome, original) = py.detach(|| {
         let mut host = PyHost {
-            slot,
+            con: &seat.con,
             statement,
             attempt,
             original: None,
             gave_up: Mutex::new(None),
         };
-        let outcome = core.run(&slot.connection, &job, &mut host);
+        let outcome = core.run(&seat.slot.connection, &job, &mut host);
         (outcome, host.gave_up.into_inner().or(host.original))
     });
     let signalled = matches!(&outcome, Err(failed) if failed.stop == Some(crate::engine::host::Stop::Signal));
@@ -425,16 +413,15 @@ impl PyWard {
         let Some(connection) = connection else {
             return Ok(Arc::clone(&self.main));
         };
-        let py = connection.py();
         check_connection("connection", connection)?;
-        if self.main.con.bind(py).is(connection) {
+        if self.main.is(connection) {
             return Ok(Arc::clone(&self.main));
         }
         let known = self
             .cursors
             .lock()
             .iter()
-            .find(|slot| slot.con.bind(py).is(connection))
+            .find(|slot| slot.is(connection))
             .map(Arc::clone);
         match known {
             Some(slot) => Ok(slot),
@@ -453,8 +440,7 @@ impl PyWard {
         let slot = Slot::new(connection)?;
         self.core.add(&slot.connection);
         let mut cursors = self.cursors.lock();
-        // A cursor that nobody else holds any more runs nothing.
-        cursors.retain(|slot| slot.con.get_refcnt(py) > 2 || slot.open().is_some());
+        cursors.retain(|slot| slot.con(py).is_some());
         cursors.push(Arc::clone(&slot));
         Ok(slot)
     }
@@ -462,7 +448,7 @@ impl PyWard {
     /// DuckDB's own parse: the statements and their kinds.
     fn parse<'py>(
         &self,
-        slot: &Slot,
+        seat: &Seat,
         query: &Bound<'py, PyAny>,
         priority: Priority,
     ) -> PyResult<Vec<(Bound<'py, PyAny>, Statement, Kind)>> {
@@ -481,8 +467,7 @@ impl PyWard {
         let statements: Vec<Bound<'py, PyAny>> = if query.hasattr(intern!(py, "expected_result_type"))? {
             vec![query.clone()]
         } else if query.is_instance_of::<PyString>() {
-            slot.con
-                .bind(py)
+            seat.con(py)
                 .call_method1(intern!(py, "extract_statements"), (query,))?
                 .extract()?
         } else {
@@ -520,7 +505,7 @@ impl PyWard {
     /// Runs a statement to its end, now.
     fn run_now<'py>(
         slf: &Bound<'py, Self>,
-        slot: &Arc<Slot>,
+        seat: &Seat,
         object: &Bound<'py, PyAny>,
         statement: Statement,
         kind: Kind,
@@ -529,12 +514,12 @@ impl PyWard {
         let py = slf.py();
         let core = Arc::clone(&slf.get().core);
         if kind == Kind::Commit {
-            refuse_lost_commit(slot.con.bind(py))?;
+            refuse_lost_commit(seat.con(py))?;
         }
         let object = object.clone().unbind();
         let params = params.map(|params| params.clone().unbind());
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
-            let con = slot.con.bind(py);
+            let con = seat.con(py);
             let params = params.as_ref().map(|params| params.bind(py).clone());
             execute(con, object.bind(py), params.as_ref(), kind).map_err(|error| {
                 let engine = super::error::engine_error(py, &error);
@@ -542,12 +527,12 @@ impl PyWard {
                 AttemptError::Engine(engine)
             })
         };
-        match run(py, &core, slot, &statement, &mut attempt) {
+        match run(py, &core, seat, &statement, &mut attempt) {
             Ok(((names, rows), ticket)) => {
                 let rows = rows.into_bound(py);
                 let counted = changed(&names, &rows, kind);
                 let report = py.detach(|| ticket.finish(counted));
-                Ok(Answer::rows(slf, slot, statement, names, rows, report))
+                Ok(Answer::rows(slf, seat, statement, names, rows, report))
             }
             Err((failed, original)) => Err(query_exception(py, &failed, original)),
         }
@@ -664,11 +649,14 @@ impl PyWard {
         let this = slf.get();
         this.usable(py)?;
         let priority = self::priority(py, priority)?;
-        let slot = this.slot(connection)?;
-        if let Some(open) = slot.open() {
+        let seat = Seat {
+            slot: this.slot(connection)?,
+            con: connection.map_or_else(|| this.con.clone_ref(py), |connection| connection.clone().unbind()),
+        };
+        if let Some(open) = seat.slot.open() {
             open.detach(py)?;
         }
-        let mut statements = this.parse(&slot, query, priority)?;
+        let mut statements = this.parse(&seat, query, priority)?;
         let Some((object, statement, kind)) = statements.pop() else {
             return Err(exception(
                 py,
@@ -682,13 +670,13 @@ impl PyWard {
             } else {
                 kind
             };
-            Self::run_now(slf, &slot, &object, statement, kind, None)?;
+            Self::run_now(slf, &seat, &object, statement, kind, None)?;
         }
         if kind != Kind::Select {
-            return Self::run_now(slf, &slot, &object, statement, kind, params);
+            return Self::run_now(slf, &seat, &object, statement, kind, params);
         }
-        let relation = this.bind(py, &slot, &object, &statement, params)?;
-        Answer::lazy(slf, &slot, statement, &relation)
+        let relation = this.bind(py, &seat, &object, &statement, params)?;
+        Answer::lazy(slf, seat, statement, &relation)
     }
 
     /// The level now: "normal", "caution", "warning", "critical" or "emergency".
@@ -701,7 +689,7 @@ impl PyWard {
     /// The connection it guards.
     #[getter]
     fn connection(&self, py: Python<'_>) -> Py<PyAny> {
-        self.main.con.clone_ref(py)
+        self.con.clone_ref(py)
     }
 
     /// What the ward sees and does now, as plain data; sizes in bytes.
@@ -738,7 +726,7 @@ impl PyWard {
         self.usable(py)?;
         let cursor = match cursor {
             Some(cursor) => cursor,
-            None => self.main.con.bind(py).call_method0(intern!(py, "cursor"))?,
+            None => self.con.bind(py).call_method0(intern!(py, "cursor"))?,
         };
         self.slot(Some(&cursor))?;
         Ok(cursor)
@@ -748,7 +736,6 @@ impl PyWard {
     fn progress(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         self.usable(py)?;
         let percent: f64 = self
-            .main
             .con
             .bind(py)
             .call_method0(intern!(py, "query_progress"))?
@@ -798,23 +785,23 @@ impl PyWard {
     fn bind<'py>(
         &self,
         py: Python<'py>,
-        slot: &Arc<Slot>,
+        seat: &Seat,
         object: &Bound<'py, PyAny>,
         statement: &Statement,
         params: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let con = slot.con.bind(py);
+        let con = seat.con(py);
         let Some(params) = params else {
             return con.call_method1(intern!(py, "sql"), (object,));
         };
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "params"), params)?;
-        if slot.streams_are_safe {
+        if seat.slot.streams_are_safe {
             return con.call_method(intern!(py, "sql"), (object,), Some(&keywords));
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
-            let relation = slot.con.bind(py).call_method(
+            let relation = seat.con(py).call_method(
                 intern!(py, "sql"),
                 (object.bind(py),),
                 Some(keywords.bind(py)),
@@ -825,7 +812,7 @@ impl PyWard {
                 AttemptError::Engine(engine)
             })
         };
-        match run(py, &self.core, slot, statement, &mut attempt) {
+        match run(py, &self.core, seat, statement, &mut attempt) {
             Ok((relation, ticket)) => {
                 let _: Report = py.detach(|| ticket.finish(None));
                 Ok(relation.into_bound(py))

@@ -705,7 +705,7 @@ pub(super) mod tests {
     use super::*;
 
     /// For every setting a value that is not the default and agrees with all the others' defaults.
-    pub(in crate::settings) const SAMPLES: [(&str, &str); 28] = [
+    pub(in crate::settings) const SAMPLES: [(&str, &str); 32] = [
         ("memory", "512MB"),
         ("reserve", "64MiB"),
         ("caution", "0.65"),

@@ -378,11 +378,8 @@ impl Ward {
             let error = match host.attempt(rung) {
                 Ok(value) => {
                     run.report.outcome = Outcome::Running;
-                    let held = ticket::Held {
-                        permit,
-                        degraded,
-                        ceiling,
-                    };
+                    drop(ceiling);
+                    let held = ticket::Held { degraded, permit };
                     let ticket = Ticket::new(
                         self,
                         connection,

@@ -140,6 +140,19 @@ const UNSPILLABLE: [&str; 17] = [
     "count(distinct",
 ];
 
+/// What the name of one of them may end in: `list_value` is no form of `list`.
+const FORMS: [&str; 9] = [
+    "",
+    "_cont",
+    "_disc",
+    "_null",
+    "_nulls_last",
+    "_exact",
+    "_array",
+    "_object",
+    "_structure",
+];
+
 /// The aggregates in a plan that cannot spill, each once.
 fn unspillable(plan: &str) -> Vec<&'static str> {
     let plan = plan.to_ascii_lowercase();
@@ -152,11 +165,8 @@ fn unspillable(plan: &str) -> Vec<&'static str> {
                     .next_back()
                     .is_none_or(|c| !c.is_alphanumeric() && c != '_');
                 let after = &plan[at + name.len()..];
-                before
-                    && (name.contains('(')
-                        || after
-                            .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
-                            .starts_with('('))
+                let (form, _) = after.split_once('(').unwrap_or((" ", ""));
+                before && (name.contains('(') || FORMS.contains(&form))
             })
         })
         .map(|name| name.trim_end_matches("(distinct"))

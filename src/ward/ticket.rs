@@ -1,5 +1,4 @@
-//! A query's place while its answer is being read: permit, connection, degraded settings, ceiling. Dropping gives all
-//! of it back.
+//! A query's place while its answer is being read: permit, connection, degraded settings. Dropping gives all of it back.
 
 use std::sync::Arc;
 
@@ -10,21 +9,20 @@ use crate::engine::EngineError;
 use crate::engine::host::{Active, Connection};
 use crate::error::{Error, ErrorKind};
 use crate::event::What;
-use crate::fallback::classify::classify;
+use crate::fallback::classify::{Failure, classify};
 use crate::fallback::history::{Fingerprint, Need};
 use crate::fallback::ladder::{Rung, kind_of};
 use crate::guard::Guardian;
 use crate::guard::admission::Permit;
-use crate::guard::ceiling::Armed;
 use crate::guard::respond::Degraded;
 use crate::units::Bytes;
 
-/// What a running query holds.
+/// What a running query holds, given back in this order.
 #[derive(Debug)]
+#[expect(dead_code, reason = "held for what their drop does")]
 pub(super) struct Held {
-    pub(super) permit: Permit,
     pub(super) degraded: Option<Degraded>,
-    pub(super) ceiling: Option<Armed>,
+    pub(super) permit: Permit,
 }
 
 /// A query that was started: what it holds, and its report so far.
@@ -158,7 +156,7 @@ impl Ticket {
     fn failed(
         &mut self,
         error: Error,
-        failure: Option<crate::fallback::classify::Failure>,
+        failure: Option<Failure>,
         stop: Option<crate::engine::host::Stop>,
         rows: u64,
     ) -> Box<Failed> {
@@ -186,7 +184,7 @@ impl Ticket {
     fn end(
         &mut self,
         outcome: Outcome,
-        failure: Option<crate::fallback::classify::Failure>,
+        failure: Option<Failure>,
         message: Option<String>,
     ) -> Option<Active> {
         let held = self.held.take()?;
@@ -209,8 +207,17 @@ impl Ticket {
             seconds: seconds(now.since(self.started)),
             peak,
             failure,
-            message,
+            message: message.clone(),
         });
+        if let Some(message) = message {
+            guardian.bus().publish(What::AttemptFailed {
+                query: self.report.query,
+                attempt: u32::try_from(self.report.attempts.len()).unwrap_or(u32::MAX),
+                rung: rung.name().to_owned(),
+                failure: failure.map_or("refused by duckward", Failure::name).to_owned(),
+                message,
+            });
+        }
         let error = match outcome {
             Outcome::Failed(kind) => Some(kind),
             _ => None,

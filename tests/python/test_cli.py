@@ -66,11 +66,7 @@ def test_prints_a_table() -> None:
 def test_says_how_many_rows_it_does_not_show() -> None:
     done = run("run", ":memory:", f"from range({MANY})", "--rows", 3)
     assert done.returncode == cli.OK, done.stderr
-    assert done.stdout.splitlines()[4:7] == [
-        "│     0 │".replace("     0", "     0"),
-        "│     1 │",
-        "│     2 │",
-    ]
+    assert [line.strip("│ ") for line in done.stdout.splitlines()[4:7]] == ["0", "1", "2"]
     assert "the first 3 of 300,000 rows; 299,997 more are not shown" in done.stdout
     unseen = run("run", ":memory:", f"from range({MANY})")
     assert f"the first {cli.ROWS_UNSEEN} of 300,000 rows" in unseen.stdout
@@ -343,7 +339,10 @@ def test_cancelled(tmp_path: pathlib.Path, query: str, number: int) -> None:
         time.sleep(3)
         process.send_signal(number)
         sent = time.monotonic()
-        _, text = process.communicate(timeout=60)
+        try:
+            _, text = process.communicate(timeout=30)
+        finally:
+            process.kill()
         # Generous: it says that the query was interrupted, and not waited for.
         assert time.monotonic() - sent < 10
     assert process.returncode == cli.CANCELLED

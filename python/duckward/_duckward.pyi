@@ -1,0 +1,401 @@
+"""Types of the compiled module. What is meant for users is re-exported by `duckward`.
+
+Sizes are whole bytes and times are seconds, unless a name says otherwise. Where a setting is given as a text,
+the text carries the unit: "512MB", "250ms".
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
+
+import duckdb
+import numpy
+import pandas
+import polars
+import pyarrow as pa
+
+__version__: str
+
+_Level: TypeAlias = Literal["normal", "caution", "warning", "critical", "emergency"]
+_Priority: TypeAlias = Literal["high", "normal", "low"]
+_Profile: TypeAlias = Literal[
+    "development", "testing", "production", "notebook", "container-small", "server-large"
+]
+# "512MB" (10**6), "512MiB" (2**20), or whole bytes.
+_Size: TypeAlias = str | int
+# 0.8 or "80%".
+_Share: TypeAlias = str | float
+# Seconds, or "250ms", "30s", "5min", "2h".
+_Time: TypeAlias = str | float
+# True, False, or as text "on", "off", "yes", "no", "1", "0".
+_Switch: TypeAlias = str | bool
+
+@type_check_only
+class _Attempt(TypedDict):
+    """One attempt at a query."""
+
+    # "as_is" or "degraded".
+    rung: str
+    # Wall time.
+    seconds: float
+    # Largest memory that counted while it ran, in bytes.
+    peak: int
+    # What failed, in snake case ("memory", "disk_full", "interrupted_by_guard", ...); None for the one that
+    # answered.
+    failure: str | None
+    # DuckDB's message, when it failed.
+    message: str | None
+
+@type_check_only
+class _ReportDict(TypedDict):
+    """A `Report` as plain data."""
+
+    # The query's number in this process; 0 before it has run.
+    query: int
+    # "not_run", "running", "answered", "closed", or {"failed": kind}.
+    outcome: str | dict[str, str]
+    attempts: list[_Attempt]
+    why: str
+    # Bytes.
+    budget: int
+    peak: int
+    spill: int
+    rows: int | None
+    truncated: bool
+    # Bytes on disk.
+    spooled: int | None
+    # Seconds.
+    seconds: float
+    waited: float
+
+@type_check_only
+class _Status(TypedDict):
+    """What `Ward.status()` gives. Sizes in bytes."""
+
+    # The ward's number in this process.
+    ward: int
+    level: _Level
+    # The budget in force: the strictest of all wards in this process.
+    budget: int
+    # Where this ward's own budget comes from, for people.
+    budget_source: str
+    # Memory that counts, what it counts against, and the one as a share of the other.
+    used: int
+    limit: int
+    share: float
+    # Whose limit that is: "process", "cgroup" or "machine".
+    bound: str
+    # DuckDB's memory_limit now.
+    memory_limit: int
+    # What DuckDB said of itself when it was last asked; None before that.
+    tracked: int | None
+    spilled: int | None
+    # Queries that run and that wait, and open wards, in this process.
+    running: int
+    waiting: int
+    wards: int
+    # Settings of DuckDB that are changed now: [name, before, now].
+    changed: list[list[str]]
+    # Actions of the guard in force, by name.
+    actions: list[str]
+    # Every setting in force, and where it comes from, as texts by name.
+    settings: dict[str, str]
+    sources: dict[str, str]
+
+def guard(
+    connection: duckdb.DuckDBPyConnection,
+    memory: _Size | float | None = None,
+    *,
+    profile: _Profile | str | None = None,
+    settings_file: str | PathLike[str] | None = None,
+    reserve: _Size | None = ...,
+    caution: _Share = ...,
+    warning: _Share = ...,
+    critical: _Share = ...,
+    emergency: _Share = ...,
+    hysteresis: _Share = ...,
+    dwell: _Time = ...,
+    interval_min: _Time = ...,
+    interval_max: _Time = ...,
+    elastic: _Switch = ...,
+    ceiling: _Switch = ...,
+    clean_up: _Switch = ...,
+    limit_concurrency: _Switch = ...,
+    limit_memory: _Switch = ...,
+    queue_new: _Switch = ...,
+    refuse_new: _Switch = ...,
+    spill_early: _Switch = ...,
+    lower_checkpoint: _Switch = ...,
+    interrupt: _Switch = ...,
+    victim: Literal["largest", "longest"] | str = ...,
+    row_cap: str | int | None = ...,
+    max_concurrent: str | int = ...,
+    wait: _Time = ...,
+    query_timeout: _Time | None = ...,
+    retries: str | int = ...,
+    backoff: _Time = ...,
+    keep_order: _Switch = ...,
+    temp_directory: str | PathLike[str] | None = ...,
+    answer_memory: _Size | None = ...,
+    batch_rows: str | int = ...,
+    log: str | None = ...,
+) -> Ward:
+    """Guards a DuckDB connection that you already have. The connection stays yours.
+
+    Args:
+        connection: what `duckdb.connect()` or `con.cursor()` returned.
+        memory: the budget of the process: a size ("512MB", "2GiB", whole bytes), a share of what there is
+            (0.5, "50%"; an int is bytes, so all of it is 1.0), or "auto". None leaves it to the environment,
+            the file, the profile and the default, "auto", in this order.
+        profile: a set of settings to start from.
+        settings_file: a TOML file with settings; "none" reads none. Without it, `duckward.toml` of the
+            working directory is read if it is there.
+        reserve, caution, ...: the other settings. `duckward.settings()` says what each is for, what it
+            accepts and what it is by default. None clears a setting that may be empty.
+
+    Returns:
+        The ward. Guarding a connection again with the same settings gives the same ward.
+
+    Raises:
+        InvalidInputError: not a connection, an unknown setting, a value that is not acceptable, settings that
+            contradict each other, a budget that the machine or the process has no room for, or a connection
+            that is guarded with other settings.
+        DiskError: `temp_directory` cannot be written.
+        ConnectionError: the connection is closed or does not answer.
+
+    Nothing is changed when it raises.
+    """
+
+def settings_table() -> list[tuple[str, str, str, str]]:
+    """Name, default as text, what it accepts, what it is for: of every setting. See `duckward.settings()`."""
+
+def shutdown() -> None:
+    """Closes every ward of this process and ends the guard's threads. Called when the interpreter exits."""
+
+@final
+class Ward:
+    """A guarded connection, made by `duckward.guard(con)`. As a context manager it closes itself at the end.
+
+    Every method but `close()` raises StateError once the ward is closed, and in a child process that was
+    forked.
+    """
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The connection it guards, the very object that was given."""
+
+    @property
+    def level(self) -> _Level:
+        """How close memory is to the budget now."""
+
+    def sql(
+        self,
+        query: str | duckdb.Statement,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        connection: duckdb.DuckDBPyConnection | None = None,
+        priority: _Priority | None = None,
+    ) -> Answer:
+        """Runs SQL under guard, on the calling thread.
+
+        A SELECT is bound now, so its errors and the data frames that it names belong to this line; it runs
+        when its answer is read. Any other statement runs now, to its end. An earlier answer of the same
+        connection that is still being read is taken to its end first, into memory or onto disk.
+
+        Args:
+            query: one or more statements; of several, the answer is the last one's.
+            params: values for `?`, `$1` (a sequence) or `$name` (a mapping) of the last statement.
+            connection: another connection to the same database, such as one of `cursor()`; otherwise the
+                ward's.
+            priority: the place in the waiting line; "normal" unless given.
+
+        Raises:
+            duckdb.Error: the statement is wrong (syntax, names, types, constraints): DuckDB's exception,
+                unchanged.
+            OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
+                CorruptionError: what the caller does next; `report` on the exception tells what was tried.
+                    For a
+                SELECT they come when the answer is read.
+            InvalidInputError: no SQL, an unknown priority, or a connection to another database.
+        """
+
+    def cursor(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
+        """A new cursor of the connection, watched; or the watching of `cursor`, a connection to the same
+        database.
+
+        Queries that are run on it directly are interrupted in an emergency; give it to `sql(connection=)` for
+        more.
+
+        Raises:
+            InvalidInputError: `cursor` is no connection, or one to another database.
+        """
+
+    def cancel(self) -> int:
+        """Cancels every query that runs through this ward, from any thread. How many it reached.
+
+        A query that still waits for its turn, a COMMIT and a CHECKPOINT are not reached.
+        """
+
+    def progress(self) -> float | None:
+        """How far the running query is, from 0 to 1. None unless DuckDB counts it: `enable_progress_bar`."""
+
+    def status(self) -> _Status:
+        """What the ward sees and does now, as plain data. Sizes in bytes."""
+
+    def on(self, callback: Callable[[dict[str, Any]], object]) -> Subscription:
+        """Calls `callback(event)` for everything that happens in the guard of this process.
+
+        Every event is a dictionary with `event`, its name, and `unix_ms`, milliseconds since 1970-01-01 UTC;
+        the other fields depend on the name and are listed in the README. Sizes in bytes. What a query does is
+        told on the thread that runs it; what the guard does by itself on a thread of its own.
+
+        An exception in `callback` is shown by `sys.unraisablehook`, told to the other callbacks as
+        `callback_failed`, and never reaches a query.
+
+        Returns:
+            The subscription; `cancel()` ends it, and so does `close()` of the ward.
+
+        Raises:
+            InvalidInputError: `callback` cannot be called.
+        """
+
+    def close(self) -> None:
+        """Ends the guard and puts back what it changed. Running queries go on. A second call does nothing."""
+
+    def __enter__(self) -> Ward: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+@final
+class Answer:
+    """What a statement gave. It is read once, in one way; a second reading raises StateError.
+
+    Iterate it for `pyarrow.RecordBatch`es of at most `batch_rows` rows, or take the whole with `to_arrow()`,
+    `df()`, `pl()`, `fetchnumpy()` or `fetchall()`. Reading raises what `Ward.sql` lists. Once batches have
+    been handed out a query is not run again, so an error then ends the answer; the methods that take the
+    whole hand out nothing before the end.
+    """
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns. Runs nothing."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the batches. Starts the query, which is then read by batches."""
+
+    @property
+    def report(self) -> Report:
+        """What happened to the query so far."""
+
+    def to_arrow(self) -> pa.Table:
+        """The whole answer, or the rest of one whose batches were read.
+
+        What is larger than `answer_memory` is a table over a memory-mapped file without a name: its space on
+        disk is free again when the table is dropped.
+        """
+
+    def df(self) -> pandas.DataFrame:
+        """The whole answer as a pandas frame, by DuckDB's own conversion. It must fit into the budget."""
+
+    def pl(self) -> polars.DataFrame:
+        """The whole answer as a polars frame, by DuckDB's own conversion. It must fit into the budget."""
+
+    def fetchnumpy(self) -> dict[str, numpy.ndarray[Any, Any]]:
+        """The whole answer as one array a column, by DuckDB's own conversion. It must fit into the budget."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows, or those that `fetchone()` and `fetchmany()` left. They must fit into the budget."""
+
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+        """The next `size` rows; fewer at the end."""
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row; None at the end."""
+
+    def close(self) -> None:
+        """Gives up the rest of the answer and frees the connection. A second call does nothing."""
+
+    def __iter__(self) -> Answer: ...
+    def __next__(self) -> pa.RecordBatch: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The answer as an Arrow C stream in a PyCapsule, by batches. `requested_schema` is not cast to."""
+
+    def __enter__(self) -> Answer: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+@final
+class Report:
+    """What happened to one query. `str()` gives lines for people; a notebook shows a table."""
+
+    @property
+    def outcome(self) -> str:
+        """How it ended: "answered", "not run yet", "running", "closed before its end" or "failed: <kind>"."""
+
+    @property
+    def rung(self) -> Literal["as is", "degraded"] | None:
+        """The rung of the last attempt that has ended; None before that."""
+
+    @property
+    def why(self) -> str:
+        """Why it left the first rung, or why it failed; empty when nothing happened."""
+
+    @property
+    def attempts(self) -> list[_Attempt]:
+        """Every attempt that has ended, in order."""
+
+    @property
+    def peak(self) -> int:
+        """Largest memory that counted while it ran, in bytes: of the process, not of the query alone."""
+
+    @property
+    def budget(self) -> int:
+        """The budget in force when it began, in bytes."""
+
+    @property
+    def spill(self) -> int:
+        """Largest temporary storage of DuckDB's that was seen, in bytes. A short spill may go unseen."""
+
+    @property
+    def rows(self) -> int | None:
+        """Rows handed out or changed; None where they are not counted."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer was cut at `row_cap` rows under memory pressure."""
+
+    @property
+    def spooled(self) -> int | None:
+        """Size of the answer on disk, in bytes; None when it stayed in memory."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from the first attempt's wait for its turn to the end of the answer, in seconds."""
+
+    @property
+    def waited(self) -> float:
+        """The part of it that was spent waiting for a turn, in seconds."""
+
+    def to_dict(self) -> _ReportDict:
+        """The report as plain data, ready for JSON."""
+
+    def _repr_html_(self) -> str: ...
+
+@final
+class Subscription:
+    """A callback that is being called; see `Ward.on`."""
+
+    def cancel(self) -> None:
+        """Ends it. A second call does nothing."""
