@@ -48,7 +48,9 @@ def times(what: str, rows: int, rounds: int) -> dict[str, list[float]]:
         for kind in pair:
             gc.collect()
             began = time.perf_counter()
-            count = sum(part.shape[0] if hasattr(part, "shape") else part.num_rows for part in ways[what][kind]())
+            count = sum(
+                part.shape[0] if hasattr(part, "shape") else part.num_rows for part in ways[what][kind]()
+            )
             seconds = time.perf_counter() - began
             if count != rows:
                 raise SystemExit(f"{what} {kind}: {count} rows of {rows}")
@@ -74,7 +76,7 @@ def stream(quick: bool) -> Iterator[Row]:
     ]
     for what, rows, compared in plan:
         rows = rows // 4 if quick else rows
-        found = in_child(times, what=what, rows=rows, rounds=2 if quick else 6)
+        found = in_child(times, what=what, rows=rows, rounds=2 if quick else 5)
         ratios = [guarded / plain for guarded, plain in zip(found["guarded"], found["plain"], strict=True)]
         rate = {kind: rows / statistics.median(seconds) / 1e6 for kind, seconds in found.items()}
         yield Row(

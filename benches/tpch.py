@@ -56,7 +56,9 @@ def serve(kind: str, path: str) -> None:
         ward = duckward.guard(con)
     else:
         # Before 1.5 the method has another name.
-        arrow = "to_arrow_table" if hasattr(duckdb.DuckDBPyRelation, "to_arrow_table") else "fetch_arrow_table"
+        arrow = (
+            "to_arrow_table" if hasattr(duckdb.DuckDBPyRelation, "to_arrow_table") else "fetch_arrow_table"
+        )
     for line in sys.stdin:
         order = json.loads(line)
         sql, shape = order["sql"], order["shape"]
@@ -109,7 +111,7 @@ def tpch(quick: bool) -> Iterator[Row]:
     """22 queries of TPC-H at SF 1: total time guarded over plain, by fetchall() and to_arrow()."""
     path = database()
     texts = queries()
-    rounds = 2 if quick else 10
+    rounds = 2 if quick else 8
     with contextlib.ExitStack() as stack:
         # The plain process has never heard of duckward.
         servers = {kind: Server(kind, path) for kind in ("plain", "guarded")}

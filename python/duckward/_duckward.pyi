@@ -15,6 +15,17 @@ import pandas
 import polars
 import pyarrow as pa
 
+__all__ = [
+    "Answer",
+    "Report",
+    "Subscription",
+    "Ward",
+    "__version__",
+    "guard",
+    "settings_table",
+    "shutdown",
+]
+
 __version__: str
 
 _Level: TypeAlias = Literal["normal", "caution", "warning", "critical", "emergency"]

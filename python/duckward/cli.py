@@ -302,7 +302,8 @@ def writer(suffix: str, path: pathlib.Path, schema: pa.Schema) -> Iterator[Calla
     """Opens `path` for an answer of `schema`; gives the function that takes its batches in bounded memory."""
     with contextlib.ExitStack() as stack:
         if suffix == ".csv":
-            texts = csv_ready(pa.RecordBatch.from_pylist([], schema)).schema
+            empty = pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in schema], schema=schema)
+            texts = csv_ready(empty).schema
             csv = stack.enter_context(pa.csv.CSVWriter(str(path), texts))
             yield lambda batch: csv.write_batch(csv_ready(batch))
         elif suffix == ".arrow":

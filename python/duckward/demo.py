@@ -620,7 +620,8 @@ def run(limit: int = 512 << 20, as_json: bool = False) -> int:
     if refusals := [result for result in results if result["duckward"]["outcome"] == "refused"]:
         say("\nWhat duckward said when it refused:")
         for result in refusals:
-            say(wrap(f"{result['title']}: {' '.join(result['duckward']['error'].split())}", "  "))
+            # Its first line is ours; DuckDB's own words follow.
+            say(wrap(f"{result['title']}: {first_line(result['duckward'])}", "  "))
     say(f"\n{wrap(explanation(results, limit, bool(place)))}\n\n{next_steps(database)}")
     return 0 if good else 1
 

@@ -24,8 +24,9 @@ ROWS = 20
 OPTION = re.compile(r"\s*--(\w+)(?:\s*=\s*|\s+)('[^']*'|\"[^\"]*\"|\S+)")
 TARGET = re.compile(r"\s*([^\W\d]\w*)\s*<<")
 # Run with the notebook's variables as globals, where DuckDB looks for data frames.
-BEGIN = "_duckward_answer = _duckward_ward.sql(_duckward_sql)\n_duckward_schema = _duckward_answer.schema\n"
-STREAM = BEGIN + "_duckward_batches = iter(_duckward_answer)\n_duckward_first = next(_duckward_batches, None)"
+BEGIN = "_duckward_answer = _duckward_ward.sql(_duckward_sql)\n"
+STREAM = BEGIN + "_duckward_schema, _duckward_batches = _duckward_answer.schema, iter(_duckward_answer)\n"
+STREAM += "_duckward_first = next(_duckward_batches, None)"
 TABLE = BEGIN + "_duckward_table = _duckward_answer.to_arrow()"
 
 
@@ -63,6 +64,9 @@ class Wards:
         for con, budget, ward in self.made:
             if con is found and memory in (None, budget):
                 return ward
+            # One that only the magic has may give way to another budget.
+            if con is found and all(value is not ward for value in variables.values()):
+                ward.close()
         ward = duckward.guard(found) if memory is None else duckward.guard(found, memory)
         self.made = [*((c, b, w) for c, b, w in self.made if c is not found), (found, memory, ward)]
         return ward
@@ -110,13 +114,13 @@ def load_ipython_extension(ipython: Any) -> None:
         finally:
             if handle:
                 handle.update(ui.HTML(""))
-        answer = scope["_duckward_answer"]
+        answer, schema = scope["_duckward_answer"], scope.get("_duckward_schema")
         if target:
             table = ipython.user_ns[target] = scope["_duckward_table"]
-            kept, total = table[:ROWS].to_batches(), table.num_rows
+            kept, total, schema = table[:ROWS].to_batches(), table.num_rows, table.schema
         if answer.columns:
             hint = f"{target} holds them" if target else "VARIABLE << keeps them"
-            print(table_text(scope["_duckward_schema"], kept, total, None, True, hint))
+            print(table_text(schema, kept, total, None, True, hint))
         ui.display(answer.report)
 
     ipython.register_magic_function(magic, "line_cell", "duckward")

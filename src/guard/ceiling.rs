@@ -9,15 +9,12 @@
 //! [`release_now`] (a fork) or raises its own soft limit. On systems other than Linux nothing of this has an
 //! effect; that has not been tested.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
 use super::reading::ProcessMemory;
 use crate::units::Bytes;
-
-/// Room for the stacks of new threads, which count as data whether they are touched or not.
-const SLACK: u64 = 16 << 20;
 
 /// A limit is moved only by more than this, so that most readings cost no system call.
 const STEP: u64 = 1 << 20;
@@ -33,21 +30,24 @@ static BEFORE: AtomicU64 = AtomicU64::new(NONE);
 static IN_FORCE: AtomicU64 = AtomicU64::new(NONE);
 /// The last one that we tried to set: another thread may see it in the kernel before [`IN_FORCE`] says so.
 static TRIED: AtomicU64 = AtomicU64::new(NONE);
+/// What the limit adds to the anonymous memory that may be reached. Fixed when it is armed: taken anew at each reading,
+/// it would let the process grow by its slack every time.
+static MARGIN: AtomicI64 = AtomicI64::new(0);
+/// What the process had mapped when the first of them was armed.
+static DATA: AtomicU64 = AtomicU64::new(0);
+/// What calls into the engine have mapped, all together.
+static KEPT: AtomicU64 = AtomicU64::new(0);
 /// Whether [`release_now`] has lifted it.
 static RELEASED: AtomicBool = AtomicBool::new(false);
 
 /// The soft `RLIMIT_DATA` that lets a process grow by `room`, and hardly more.
 ///
-/// What the process had mapped and touched at `start` and what it has `now` tell how much of its data it has
-/// freed but kept mapped, as jemalloc does: it can grow into that without the limit noticing, so that is
-/// taken off the room, down to half. `most` is the limit that may not be passed: the hard limit, or a soft
-/// one that was there before.
-pub fn limit(now: ProcessMemory, start: ProcessMemory, room: Bytes, most: Option<Bytes>) -> Bytes {
-    let grown = |now: Bytes, start: Bytes| i128::from(now.0) - i128::from(start.0);
-    let untouched = grown(now.data, start.data) - grown(now.anonymous, start.anonymous);
-    let retained = Bytes(u64::try_from(untouched.max(0)).unwrap_or(u64::MAX));
-    let growth = room.minus(retained).max(Bytes(room.0 / 2));
-    let limit = now.data.plus(growth).plus(Bytes(SLACK));
+/// `kept` is what the engine's calls have mapped so far: jemalloc never unmaps. What of it the process has not in use
+/// (beyond the anonymous memory it began with, `begun`) it can grow into without the limit noticing, so that is taken off
+/// the room. `most` is the limit that may not be passed: the hard limit, or a soft one that was there before.
+pub fn limit(now: ProcessMemory, begun: Bytes, kept: Bytes, room: Bytes, most: Option<Bytes>) -> Bytes {
+    let unused = kept.minus(now.anonymous.minus(begun));
+    let limit = now.data.plus(room.minus(unused));
     // One byte less than "no limit", in case it saturated.
     limit.min(most.unwrap_or(Bytes(NONE - 1)))
 }
@@ -64,57 +64,82 @@ impl Ceiling {
         Ceiling { start }
     }
 
-    /// Limits the process, which is at `now`, to a growth of `room` bytes, until every [`Armed`] is dropped.
+    /// Limits the process, which is at `now`, to `reach` bytes of anonymous memory and hardly more, until every
+    /// [`Armed`] is dropped.
     ///
     /// It never fails: where the system refuses, or somebody else has changed the limit since the first was
     /// armed, nothing is limited, and [`in_force`] says so.
     #[must_use = "the ceiling is taken away when this is dropped"]
-    pub fn arm(&self, now: ProcessMemory, room: Bytes) -> Armed {
+    pub fn arm(&self, now: ProcessMemory, reach: Bytes) -> Armed {
         let mut armed = ARMED.lock();
         *armed += 1;
         if *armed == 1 {
             if let Some((soft, _)) = rlimit::get() {
                 RELEASED.store(false, SeqCst);
                 BEFORE.store(soft, SeqCst);
-                self.set(now, room);
+                let kept = Bytes(KEPT.load(SeqCst));
+                DATA.store(now.data.0, SeqCst);
+                let limit = limit(now, self.start.anonymous, kept, reach.minus(now.anonymous), None);
+                MARGIN.store(difference(limit, reach.max(now.anonymous)), SeqCst);
+                set(reach);
             }
         } else if IN_FORCE.load(SeqCst) != NONE {
-            self.set(now, room);
+            set(reach);
         }
         Armed { _private: () }
     }
 
-    /// Moves the limit to where the process, now at `now`, may grow by `room` bytes. Does nothing unless
-    /// armed, or for less than a mebibyte; cheap enough for every reading.
-    pub fn adjust(&self, now: ProcessMemory, room: Bytes) {
-        let set = IN_FORCE.load(SeqCst);
-        if set == NONE || limit(now, self.start, room, before()).0.abs_diff(set) <= STEP {
+    /// Moves the limit to where the process may reach `reach` bytes of anonymous memory. Does nothing unless armed, or
+    /// for less than a mebibyte; cheap enough for every reading.
+    pub fn adjust(&self, reach: Bytes) {
+        let in_force = IN_FORCE.load(SeqCst);
+        if in_force == NONE || limit_for(reach).0.abs_diff(in_force) <= STEP {
             return;
         }
         let armed = ARMED.lock();
         if *armed > 0 && IN_FORCE.load(SeqCst) != NONE {
-            self.set(now, room);
+            set(reach);
         }
     }
+}
 
-    /// Sets the limit, unless somebody else has set one; with [`ARMED`] locked.
-    fn set(&self, now: ProcessMemory, room: Bytes) {
-        let Some((soft, hard)) = rlimit::get() else { return };
-        let first = IN_FORCE.load(SeqCst) == NONE;
-        let as_left = is_ours(soft) || (first && soft == BEFORE.load(SeqCst));
-        if !as_left {
-            forget();
-            return;
-        }
-        let most = before().unwrap_or(Bytes(hard)).min(Bytes(hard));
-        let limit = limit(now, self.start, room, (most.0 != NONE).then_some(most)).0;
-        TRIED.store(limit, SeqCst);
-        if rlimit::set(limit, hard) {
-            IN_FORCE.store(limit, SeqCst);
-        }
-        // It may have been released between the lines above.
-        if RELEASED.load(SeqCst) {
-            lift();
+fn difference(more: Bytes, less: Bytes) -> i64 {
+    i64::try_from(i128::from(more.0) - i128::from(less.0)).unwrap_or(i64::MAX)
+}
+
+/// The limit under which `reach` bytes of anonymous memory are reached, as it was armed.
+fn limit_for(reach: Bytes) -> Bytes {
+    let limit = Bytes(reach.0.saturating_add_signed(MARGIN.load(SeqCst)));
+    // One byte less than "no limit", in case it saturated.
+    limit.min(before().unwrap_or(Bytes(NONE - 1)))
+}
+
+/// Sets the limit, unless somebody else has set one; with [`ARMED`] locked.
+fn set(reach: Bytes) {
+    let Some((soft, hard)) = rlimit::get() else { return };
+    let first = IN_FORCE.load(SeqCst) == NONE;
+    let as_left = is_ours(soft) || (first && soft == BEFORE.load(SeqCst));
+    if !as_left {
+        forget();
+        return;
+    }
+    let limit = limit_for(reach).0.min(hard);
+    TRIED.store(limit, SeqCst);
+    if rlimit::set(limit, hard) {
+        IN_FORCE.store(limit, SeqCst);
+    }
+    // It may have been released between the lines above.
+    if RELEASED.load(SeqCst) {
+        lift();
+    }
+}
+
+impl Armed {
+    /// Takes note of what the process has mapped, before this is dropped.
+    pub fn note(&self, now: ProcessMemory) {
+        let armed = ARMED.lock();
+        if *armed == 1 {
+            KEPT.fetch_add(now.data.0.saturating_sub(DATA.load(SeqCst)), SeqCst);
         }
     }
 }
@@ -245,57 +270,44 @@ mod tests {
         }
     }
 
-    const START: ProcessMemory = ProcessMemory {
-        anonymous: Bytes::mib(50),
-        resident: Bytes::mib(80),
-        data: Bytes::mib(120),
-    };
+    const BEGUN: Bytes = Bytes::mib(50);
 
     #[test]
-    fn a_process_that_keeps_nothing_may_grow_by_the_whole_room() {
+    fn a_process_whose_mappings_are_in_use_may_grow_by_the_whole_room() {
         let grown = process(Bytes::mib(350), Bytes::mib(420));
-        assert_eq!(
-            limit(grown, START, Bytes::mib(200), None),
-            Bytes::mib(420 + 200 + 16)
-        );
+        let limit = limit(grown, BEGUN, Bytes::mib(300), Bytes::mib(200), None);
+        assert_eq!(limit, Bytes::mib(420 + 200));
     }
 
     #[test]
-    fn what_was_freed_but_stays_mapped_is_taken_off_the_room_down_to_half() {
-        let mapped = |mib: u64| process(Bytes::mib(50), Bytes::mib(120 + mib));
-        assert_eq!(
-            limit(mapped(60), START, Bytes::mib(200), None),
-            Bytes::mib(180 + 140 + 16)
-        );
-        assert_eq!(
-            limit(mapped(900), START, Bytes::mib(200), None),
-            Bytes::mib(1020 + 100 + 16)
-        );
+    fn what_the_engine_keeps_mapped_and_unused_is_taken_off_the_room() {
+        let shrunk = process(Bytes::mib(90), Bytes::mib(420));
+        let limit = |kept| limit(shrunk, BEGUN, Bytes::mib(kept), Bytes::mib(200), None);
+        assert_eq!(limit(100), Bytes::mib(420 + 140));
+        assert_eq!(limit(900), Bytes::mib(420));
     }
 
     #[test]
-    fn memory_given_back_since_the_start_counts_as_kept_only_if_it_stays_mapped() {
-        let shrunk = process(Bytes::mib(20), Bytes::mib(90));
-        assert_eq!(
-            limit(shrunk, START, Bytes::mib(200), None),
-            Bytes::mib(90 + 200 + 16)
-        );
+    fn a_reservation_of_another_library_takes_nothing_off() {
+        let reserved = process(Bytes::mib(50), Bytes::mib(1200));
+        assert_eq!(limit(reserved, BEGUN, Bytes(0), Bytes::mib(200), None), Bytes::mib(1200 + 200));
     }
 
     proptest! {
         #[test]
-        fn the_limit_leaves_between_half_the_room_and_all_of_it_and_stays_under_the_most(
-            now: (u64, u64), start: (u64, u64), room: u64, more: u64, most: Option<u64>,
+        fn the_limit_leaves_at_most_the_room_more_with_more_of_it_and_stays_under_the_most(
+            now: (u64, u64), begun: u64, kept: u64, room: u64, more: u64, most: Option<u64>,
         ) {
-            let (now, start) = (process(Bytes(now.0), Bytes(now.1)), process(Bytes(start.0), Bytes(start.1)));
-            let free = limit(now, start, Bytes(room), None);
+            let (now, begun, kept) = (process(Bytes(now.0), Bytes(now.1)), Bytes(begun), Bytes(kept));
+            let free = limit(now, begun, kept, Bytes(room), None);
             prop_assert!(free.0 < NONE);
-            prop_assert!(free >= now.data.plus(Bytes(room / 2)).min(Bytes(NONE - 1)));
-            prop_assert!(free <= now.data.plus(Bytes(room)).plus(Bytes(SLACK)));
-            let wider = limit(now, start, Bytes(room).plus(Bytes(more)), None);
+            prop_assert!(free >= now.data.min(Bytes(NONE - 1)));
+            prop_assert!(free <= now.data.plus(Bytes(room)));
+            let wider = limit(now, begun, kept, Bytes(room).plus(Bytes(more)), None);
             prop_assert!(wider >= free, "more room, lower limit");
             let most = most.map(Bytes);
-            prop_assert_eq!(limit(now, start, Bytes(room), most), most.map_or(free, |most| most.min(free)));
+            let under = limit(now, begun, kept, Bytes(room), most);
+            prop_assert_eq!(under, most.map_or(free, |most| most.min(free)));
         }
     }
 
@@ -320,7 +332,7 @@ mod tests {
         fn armed(room: Bytes) -> (Ceiling, Armed) {
             let now = now();
             let ceiling = Ceiling::new(now);
-            (ceiling, ceiling.arm(now, room))
+            (ceiling, ceiling.arm(now, now.anonymous.plus(room)))
         }
 
         fn can_allocate(bytes: usize) -> bool {
@@ -375,7 +387,7 @@ mod tests {
             set_soft(Some(3 << 30));
             let (ceiling, first) = armed(Bytes::mib(8192));
             assert_eq!(in_force(), Some(Bytes::mib(3072)));
-            let second = ceiling.arm(now(), Bytes::mib(512));
+            let second = ceiling.arm(now(), now().anonymous.plus(Bytes::mib(512)));
             drop(first);
             let limited = getrlimit(Resource::Data).current.expect("a limit");
             assert!(limited < 1 << 30, "{limited}");
@@ -394,15 +406,15 @@ mod tests {
             let before = soft();
             let start = now();
             let ceiling = Ceiling::new(start);
-            ceiling.adjust(start, Bytes::mib(100));
+            ceiling.adjust(start.anonymous.plus(Bytes::mib(100)));
             assert_eq!(soft(), before, "not armed");
-            let armed = ceiling.arm(start, Bytes::mib(200));
+            let armed = ceiling.arm(start, start.anonymous.plus(Bytes::mib(200)));
             let first = soft().expect("a limit");
-            ceiling.adjust(start, Bytes::mib(201));
+            ceiling.adjust(start.anonymous.plus(Bytes::mib(201)));
             assert_eq!(soft(), Some(first));
-            ceiling.adjust(start, Bytes::mib(300));
+            ceiling.adjust(start.anonymous.plus(Bytes::mib(300)));
             assert_eq!(soft(), Some(first + (100 << 20)));
-            ceiling.adjust(start, Bytes::mib(90));
+            ceiling.adjust(start.anonymous.plus(Bytes::mib(90)));
             assert_eq!(soft(), Some(first - (110 << 20)));
             drop(armed);
             assert_eq!(soft(), before);
@@ -415,8 +427,8 @@ mod tests {
             }
             let (ceiling, armed) = armed(Bytes::mib(512));
             set_soft(Some(5 << 30));
-            ceiling.adjust(now(), Bytes::mib(256));
-            let nested = ceiling.arm(now(), Bytes::mib(256));
+            ceiling.adjust(now().anonymous.plus(Bytes::mib(256)));
+            let nested = ceiling.arm(now(), now().anonymous.plus(Bytes::mib(256)));
             assert_eq!(in_force(), None);
             drop((nested, armed));
             assert_eq!(getrlimit(Resource::Data).current, Some(5 << 30));
@@ -435,12 +447,12 @@ mod tests {
             assert!(!can_allocate(GIB));
             assert!(release_now());
             assert!(released() && can_allocate(GIB));
-            ceiling.adjust(now(), Bytes::mib(64));
-            let second = ceiling.arm(now(), Bytes::mib(64));
+            ceiling.adjust(now().anonymous.plus(Bytes::mib(64)));
+            let second = ceiling.arm(now(), now().anonymous.plus(Bytes::mib(64)));
             assert_eq!((in_force(), getrlimit(Resource::Data)), (None, before));
             assert!(!release_now(), "it is lifted already");
             drop((first, second));
-            let anew = ceiling.arm(now(), Bytes::mib(64));
+            let anew = ceiling.arm(now(), now().anonymous.plus(Bytes::mib(64)));
             assert!(!released() && !can_allocate(GIB));
             drop(anew);
             assert_eq!(getrlimit(Resource::Data), before);
@@ -474,8 +486,8 @@ mod tests {
                             let room = Bytes::mib(1024 + (thread * 977 + round * 31) % 512);
                             match thread {
                                 0 => drop(release_now()),
-                                1 | 2 => ceiling.adjust(start, room),
-                                _ => drop(ceiling.arm(start, room)),
+                                1 | 2 => ceiling.adjust(start.anonymous.plus(room)),
+                                _ => drop(ceiling.arm(start, start.anonymous.plus(room))),
                             }
                         }
                     });

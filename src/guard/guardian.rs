@@ -5,9 +5,9 @@
 //! runs SQL. What needs SQL is left for [`Guardian::respond`]. Threads call both (see [`watch`](super::watch)); a
 //! simulation calls them by hand.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -99,6 +99,8 @@ struct State {
     /// A limit is lower than it should be, and is raised when that has lasted.
     unsettled: bool,
     flushed_at: Option<Moment>,
+    /// The instances that spill early by running on one thread.
+    on_one_thread: BTreeSet<u64>,
     capacity: Bytes,
 }
 
@@ -120,6 +122,7 @@ pub struct Guardian {
     task_ready: Condvar,
     ceiling: Ceiling,
     stopped: AtomicBool,
+    numbers: AtomicU64,
 }
 
 impl std::fmt::Debug for Guardian {
@@ -173,6 +176,7 @@ impl Guardian {
             elastic: Elastic::default(),
             unsettled: false,
             flushed_at: None,
+            on_one_thread: BTreeSet::new(),
             capacity,
         };
         Ok(Arc::new(Guardian {
@@ -189,6 +193,7 @@ impl Guardian {
             task_ready: Condvar::new(),
             ceiling: Ceiling::new(process),
             stopped: AtomicBool::new(false),
+            numbers: AtomicU64::new(0),
         }))
     }
 
@@ -203,6 +208,11 @@ impl Guardian {
             Box::new(Sampler::open(root, None)),
             Box::new(|| Limits::read(root)),
         )
+    }
+
+    /// A number for a ward or a query that no other has.
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Where time comes from.
@@ -333,10 +343,16 @@ impl Guardian {
             Arc::clone(&member.instance),
             member.settings.temp_directory.clone(),
         );
+        // It may be on its way out with another ward.
+        instance.revive();
         if directory.is_some() || instance.temp_directory().is_none() {
             instance.ensure_temp_directory(directory.as_deref())?;
         }
-        self.members.lock().push(member);
+        {
+            let mut members = self.members.lock();
+            instance.revive();
+            members.push(member);
+        }
         self.take_strictest();
         self.tick();
         self.balance();
@@ -352,12 +368,12 @@ impl Guardian {
             let Some(at) = members.iter().position(|member| member.id == id) else {
                 return Vec::new();
             };
-            members.remove(at)
+            let gone = members.remove(at);
+            if !members.iter().any(|other| Arc::ptr_eq(&other.instance, &gone.instance)) {
+                gone.instance.retire();
+            }
+            gone
         };
-        let last_of_instance = !self
-            .instances()
-            .iter()
-            .any(|instance| Arc::ptr_eq(instance, &gone.instance));
         if self.members() == 0 {
             let steps = std::mem::take(&mut self.state.lock().governor).undo_all();
             self.carry_out(&steps);
@@ -366,11 +382,7 @@ impl Guardian {
         } else {
             self.take_strictest();
         }
-        if last_of_instance {
-            gone.instance.restore()
-        } else {
-            Vec::new()
-        }
+        gone.instance.restore()
     }
 
     /// The settings of the ward with the smallest budget hold for the process.
@@ -397,7 +409,10 @@ impl Guardian {
     pub fn watch(&self, connection: &Arc<Connection>) {
         let mut connections = self.connections.lock();
         connections.retain(|known| known.strong_count() > 0);
-        connections.push(Arc::downgrade(connection));
+        // Twice watched, its query would count as two.
+        if !connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(connection)) {
+            connections.push(Arc::downgrade(connection));
+        }
     }
 
     fn watched(&self) -> Vec<Arc<Connection>> {
@@ -413,13 +428,13 @@ impl Guardian {
         self.admission.enter(demand, gave_up, &mut queued)
     }
 
-    /// Holds the process to the limit in force until what this returns is dropped, once caution is reached. Only for the
-    /// time of a call into the engine: under the ceiling an allocation of anybody's in this process may fail.
-    pub fn arm_ceiling(&self, wanted: bool) -> Option<Armed> {
+    /// Holds the process to the limit in force until what this returns is dropped. Only for the time of a call into the
+    /// engine: under the ceiling an allocation of anybody's in this process may fail, when there is no room for it.
+    pub fn arm_ceiling(self: &Arc<Self>, wanted: bool) -> Option<UnderCeiling> {
         wanted.then(|| {
             let process = self.process_now();
-            let room = ceiling_room(&self.state.lock(), process);
-            self.ceiling.arm(process, room)
+            let armed = self.ceiling.arm(process, reach(self.usage(), process));
+            UnderCeiling { guardian: Arc::clone(self), armed }
         })
     }
 
@@ -477,20 +492,22 @@ impl Guardian {
             running: !queries.is_empty(),
         };
         let mut next = next_interval(&trend, &state.settings);
-        let ceiling = ceiling_room(&state, process);
         let ask = usage.used.get().abs_diff(state.asked_used.get())
             > WORTH_ASKING.get().max(state.budget.bytes.get() / 20);
         drop(state);
 
         self.admission.note_share(usage.share());
-        self.ceiling.adjust(process, ceiling);
+        self.ceiling.adjust(reach(usage, process));
         if steps.contains(&Step::Take(Action::Interrupt)) {
             self.interrupt(&connections, victim, now);
         }
         for connection in &connections {
-            if let Some(due) = hasten(connection, now) {
-                next = next.min(due);
+            let (late, due) = hasten(connection, now);
+            if let Some(query) = late {
+                let reason = Stop::Timeout.reason().to_owned();
+                self.bus.publish(What::QueryInterrupted { query: Some(query), reason });
             }
+            next = next.min(due.unwrap_or(next));
         }
         if level != before {
             self.bus.publish(What::LevelChanged {
@@ -538,20 +555,19 @@ impl Guardian {
     /// Interrupts the victim, or, when no query of ours runs, whatever the host runs on the watched connections.
     fn interrupt(&self, connections: &[Arc<Connection>], victim: Option<u64>, now: Moment) {
         let reason = Stop::Memory.reason().to_owned();
-        let stopped = victim.filter(|query| {
-            connections
-                .iter()
-                .any(|connection| connection.stop(*query, Stop::Memory, now))
-        });
-        if stopped.is_none() {
-            for connection in connections {
-                connection.interrupt_host();
+        match victim {
+            // It may have ended since it was chosen; nobody else is stopped in its place.
+            Some(query)
+                if !connections
+                    .iter()
+                    .any(|connection| connection.stop(query, Stop::Memory, now)) =>
+            {
+                return;
             }
+            Some(_) => {}
+            None => connections.iter().for_each(|connection| connection.interrupt_host()),
         }
-        self.bus.publish(What::QueryInterrupted {
-            query: stopped,
-            reason,
-        });
+        self.bus.publish(What::QueryInterrupted { query: victim, reason });
     }
 
     /// Ctrl-C: stops the query that runs on the thread it is meant for.
@@ -643,6 +659,11 @@ impl Guardian {
 
     fn push(&self, task: Task) {
         let mut tasks = self.tasks.lock();
+        // On after off is not the on before: what turns the same thing is replaced by the last word on it.
+        let kind = std::mem::discriminant(&task);
+        if matches!(task, Task::SpillEarly { .. } | Task::LowerCheckpoint { .. }) {
+            tasks.retain(|other| std::mem::discriminant(other) != kind);
+        }
         if !tasks.contains(&task) {
             tasks.push_back(task);
         }
@@ -724,17 +745,22 @@ impl Guardian {
     fn spill_early(&self, on: bool) {
         for instance in self.instances() {
             if !on {
-                let _ = instance.undo("threads");
+                // Only what was set below: the degraded rung may hold it, too.
+                if self.state.lock().on_one_thread.remove(&instance.id()) {
+                    let _ = instance.undo("threads");
+                }
                 continue;
             }
             if let Err(error) = instance.ensure_temp_directory(None) {
                 self.report("spill_early", Err(error.message().to_owned()));
             }
             // Under load DuckDB would take the new number of threads only after the running pipeline, and block.
-            if self.admission.running() == 0
-                && let Err(error) = instance.set("threads", "1")
-            {
-                self.report("spill_early", Err(error.message));
+            if self.admission.running() > 0 || self.state.lock().on_one_thread.contains(&instance.id()) {
+                continue;
+            }
+            match instance.hold("threads", "1") {
+                Ok(()) => drop(self.state.lock().on_one_thread.insert(instance.id())),
+                Err(error) => self.report("spill_early", Err(error.message)),
             }
         }
     }
@@ -833,7 +859,8 @@ impl Guardian {
         let factor = self.state.lock().governor.memory_factor();
         for instance in instances {
             if factor < 1.0 {
-                let limit = instance.original_limit().times(factor);
+                let original = instance.original_limit();
+                let limit = original.times(factor).max(elastic::FLOOR).min(original);
                 if limit != instance.limit() {
                     set_limit(instance, limit);
                 }
@@ -845,8 +872,8 @@ impl Guardian {
         }
     }
 
-    /// Ends the threads.
-    pub(super) fn stop(&self) {
+    /// Ends the threads that [`start`](super::watch::start) gave.
+    pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.wake.wake();
         let _tasks = self.tasks.lock();
@@ -858,12 +885,25 @@ impl Guardian {
     }
 }
 
-/// How far the process may grow under the ceiling: without bound below caution.
-fn ceiling_room(state: &State, process: ProcessMemory) -> Bytes {
-    let [caution, ..] = state.settings.levels;
-    let left = room(state.usage, process);
-    let unused = Bytes(u64::MAX / 4);
-    if left > state.usage.limit.times(1.0 - caution) { unused } else { left }
+/// As long as one of these lives, the process is held to the limit in force.
+#[derive(Debug)]
+pub struct UnderCeiling {
+    guardian: Arc<Guardian>,
+    armed: Armed,
+}
+
+impl Drop for UnderCeiling {
+    fn drop(&mut self) {
+        self.armed.note(self.guardian.process_now());
+    }
+}
+
+/// The anonymous memory that the process may reach before the limit in force.
+fn reach(usage: Usage, process: ProcessMemory) -> Bytes {
+    match usage.bound {
+        Scope::Process => usage.limit,
+        Scope::Cgroup | Scope::Machine => process.anonymous.plus(usage.limit).minus(usage.used),
+    }
 }
 
 /// How many queries may run at once now.
@@ -945,18 +985,18 @@ fn running(connection: &Connection, process: ProcessMemory) -> Option<RunningQue
     })
 }
 
-/// Sends a due interrupt again, stops a query past its deadline; when to look again.
-fn hasten(connection: &Connection, now: Moment) -> Option<Duration> {
-    let active = connection.active()?;
+/// Sends a due interrupt again, stops a query past its deadline; which that was, and when to look again.
+fn hasten(connection: &Connection, now: Moment) -> (Option<u64>, Option<Duration>) {
+    let Some(active) = connection.active() else {
+        return (None, None);
+    };
     if active.stop.is_some() {
         connection.resend(now);
-        return Some(RESEND);
+        return (None, Some(RESEND));
     }
-    let deadline = active.deadline?;
-    if now < deadline {
-        return Some(deadline.since(now));
+    match active.deadline {
+        Some(deadline) if now < deadline => (None, Some(deadline.since(now))),
+        Some(_) if connection.stop(active.query, Stop::Timeout, now) => (Some(active.query), Some(RESEND)),
+        _ => (None, None),
     }
-    connection
-        .stop(active.query, Stop::Timeout, now)
-        .then_some(RESEND)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -26,6 +26,8 @@ pub struct Changed {
     pub before: String,
     /// The value now, as it was set.
     pub now: String,
+    /// How many ask for it; the last to let go puts it back.
+    holders: usize,
 }
 
 /// One DuckDB instance under guard: every connection to one database, in one process.
@@ -35,6 +37,7 @@ pub struct Instance {
     engine: Arc<dyn Engine>,
     session: Mutex<Box<dyn Session>>,
     changed: Mutex<Vec<Changed>>,
+    retired: AtomicBool,
     /// `temp_directory` before the guard came.
     original_temp_directory: String,
     threads: usize,
@@ -92,6 +95,7 @@ impl Instance {
             engine,
             session: Mutex::new(session),
             changed: Mutex::new(Vec::new()),
+            retired: AtomicBool::new(false),
             original_temp_directory: temp_directory,
             threads: threads.parse().unwrap_or(1),
             limits: Mutex::new(Limits { original: original_limit, now: original_limit, is_default: None }),
@@ -124,7 +128,7 @@ impl Instance {
         let limits = *self.limits.lock();
         if limits.now != limits.original {
             let (before, now) = (limits.original.to_string(), limits.now.to_string());
-            changed.insert(0, Changed { name: "memory_limit", before, now });
+            changed.insert(0, Changed { name: "memory_limit", before, now, holders: 1 });
         }
         changed
     }
@@ -198,6 +202,7 @@ impl Instance {
     }
 
     fn set_on(&self, session: &dyn Session, name: &'static str, value: &str) -> Result<(), EngineError> {
+        self.check_guarded()?;
         let mut changed = self.changed.lock();
         let known = changed.iter().position(|change| change.name == name);
         let before = match known {
@@ -213,8 +218,45 @@ impl Instance {
                     name,
                     before,
                     now: value.to_owned(),
+                    holders: 1,
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// As [`Instance::set`], but beside others who asked for the same: it is put back when each has called
+    /// [`Instance::undo`]. What is changed already stays as it is.
+    ///
+    /// # Errors
+    /// The engine's; nothing is changed then.
+    pub fn hold(&self, name: &'static str, value: &str) -> Result<(), EngineError> {
+        let session = self.session.lock();
+        if let Some(change) = self.changed.lock().iter_mut().find(|change| change.name == name) {
+            change.holders += 1;
+            return Ok(());
+        }
+        self.set_on(&**session, name, value)
+    }
+
+    /// From now on nothing can be changed until [`Instance::revive`]: the last ward goes, and whoever still holds this
+    /// instance must not change what [`Instance::restore`] has put back.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// A ward has come.
+    pub(super) fn revive(&self) {
+        self.retired.store(false, Ordering::Release);
+    }
+
+    /// Asked with the session locked, as [`Instance::restore`] locks it.
+    fn check_guarded(&self) -> Result<(), EngineError> {
+        if self.retired.load(Ordering::Acquire) {
+            return Err(EngineError {
+                class: Class::Connection,
+                message: "no ward guards this instance any more".to_owned(),
+            });
         }
         Ok(())
     }
@@ -229,6 +271,10 @@ impl Instance {
         let Some(at) = changed.iter().position(|change| change.name == name) else {
             return Ok(None);
         };
+        if changed[at].holders > 1 {
+            changed[at].holders -= 1;
+            return Ok(None);
+        }
         put_back(&**session, &changed[at])?;
         Ok(Some(changed.remove(at).before))
     }
@@ -239,6 +285,7 @@ impl Instance {
     /// The engine's; the old limit stays.
     pub fn set_limit(&self, limit: Bytes) -> Result<(), EngineError> {
         let session = self.session.lock();
+        self.check_guarded()?;
         let mut limits = self.limits.lock();
         know_default(&**session, &mut limits)?;
         session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limit.get()))?;
@@ -325,9 +372,12 @@ impl Instance {
         })
     }
 
-    /// Puts everything back, last change first; what could not be, with the reason.
-    pub fn restore(&self) -> Vec<String> {
+    /// Puts everything back, last change first; what could not be, with the reason. Nothing while a ward guards it.
+    pub(super) fn restore(&self) -> Vec<String> {
         let mut left = Vec::new();
+        if self.check_guarded().is_ok() {
+            return left;
+        }
         if let Err(error) = self.undo_limit() {
             left.push(format!("memory_limit stays {}: {}", self.limit(), error.message));
         }
@@ -372,10 +422,10 @@ fn know_default(session: &dyn Session, limits: &mut Limits) -> Result<(), Engine
 }
 
 fn put_limit_back(session: &dyn Session, limits: &mut Limits) -> Result<(), EngineError> {
+    // Also before a RESET: DuckDB 1.4 and 1.5 reset what the setting says, and leave the limit that holds as it is.
+    session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limits.original.get()))?;
     if limits.is_default == Some(true) {
         session.rows("RESET GLOBAL memory_limit")?;
-    } else {
-        session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limits.original.get()))?;
     }
     limits.now = limits.original;
     Ok(())
@@ -425,10 +475,9 @@ impl Degraded {
         if !keep_order {
             wanted.insert("preserve_insertion_order", "false");
         }
-        let taken: Vec<&'static str> = instance.changed().iter().map(|change| change.name).collect();
         let names = wanted
             .into_iter()
-            .filter(|(name, value)| !taken.contains(name) && instance.set(name, value).is_ok())
+            .filter(|(name, value)| instance.hold(name, value).is_ok())
             .map(|(name, _)| name)
             .collect();
         Degraded {

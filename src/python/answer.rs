@@ -14,7 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
 
-use super::convert::{export_stream, import_stream, pyarrow_batch, pyarrow_schema};
+use super::convert::{export_stream, import_stream, pyarrow_batch, pyarrow_schema, with_gil};
 use super::error::{exception, query_exception};
 use super::host::open_reader;
 use super::signals::CtrlC;
@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fallback::classify::class_of_text;
 use crate::fallback::spool::{Spool, Spooled, free_space, read};
 use crate::guard::Level;
-use crate::guard::ceiling::Armed;
+use crate::guard::guardian::UnderCeiling;
 use crate::units::Bytes;
 use crate::ward::{AttemptError, Failed, Outcome, Report, Ticket, Ward};
 
@@ -331,6 +331,7 @@ impl Inner {
         let State::Lazy(relation) = &*state else {
             return Ok(());
         };
+        self.refuse_own_query(py)?;
         let relation = relation.clone_ref(py);
         py.import(intern!(py, "pyarrow"))?;
         let live = self.seat.slot.streams_are_safe;
@@ -377,6 +378,16 @@ impl Inner {
         Ok(())
     }
 
+    /// A query that names an answer of its own connection would wait for itself.
+    fn refuse_own_query(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.seat.slot.is_busy() {
+            return Ok(());
+        }
+        let message = "this answer has not been read, and its connection is busy with the query that reads it: \
+                       take to_arrow() of it first and query that, or run one of the two on ward.cursor()";
+        Err(exception(py, &Error::new(ErrorKind::State, message)))
+    }
+
     /// The relation's stream. pyarrow is imported before the ceiling is there.
     fn open(&self, relation: &Bound<'_, PyAny>) -> PyResult<Stream> {
         let reader = open_reader(relation, self.core.settings().batch_rows)?;
@@ -410,7 +421,7 @@ impl Inner {
     }
 
     /// Holds the process to the limit during a call into the engine.
-    fn ceiling(&self) -> Option<Armed> {
+    fn ceiling(&self) -> Option<UnderCeiling> {
         let wanted = self.core.settings().ceiling;
         self.core.guardian().arm_ceiling(wanted)
     }
@@ -426,10 +437,12 @@ impl Inner {
     /// The next batch; none at the end.
     fn next(self: &Arc<Self>, py: Python<'_>) -> PyResult<Option<RecordBatch>> {
         let mut state = self.state()?;
-        if matches!(&*state, State::Rows { .. }) {
-            return Err(self.unreadable(py, &state));
+        match &*state {
+            State::Rows { .. } => return Err(self.unreadable(py, &state)),
+            // An iterator at its end stays there.
+            State::Read("iteration") => return Ok(None),
+            _ => self.start(py, &mut state)?,
         }
-        self.start(py, &mut state)?;
         let State::Stream(reading) = &mut *state else {
             return Err(self.unreadable(py, &state));
         };
@@ -722,12 +735,19 @@ impl Answer {
         self.inner.names.clone()
     }
 
-    /// The `pyarrow.Schema`; starts the query if it has not run.
+    /// The `pyarrow.Schema`. Does not read the answer: of a query that has not run, DuckDB is asked for no rows of it.
     #[getter]
     fn schema<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let mut state = self.inner.state()?;
-        self.inner.start(py, &mut state)?;
+        let state = self.inner.state()?;
         match &*state {
+            State::Lazy(relation) => {
+                self.inner.refuse_own_query(py)?;
+                let none = relation.bind(py).call_method1(intern!(py, "limit"), (0,))?;
+                none.call_method0(intern!(py, "to_arrow_table"))?.getattr(intern!(py, "schema"))
+            }
+            State::Rows { rows, .. } => {
+                rows_as(py, "table", rows.bind(py), &self.inner.names)?.getattr(intern!(py, "schema"))
+            }
             State::Stream(reading) => pyarrow_schema(py, &reading.schema),
             other => Err(self.inner.unreadable(py, other)),
         }
@@ -739,8 +759,16 @@ impl Answer {
         PyReport::new(self.inner.report())
     }
 
-    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
+    fn __iter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        let inner = &slf.get().inner;
+        {
+            let state = inner.state()?;
+            if !matches!(&*state, State::Lazy(_) | State::Rows { .. } | State::Stream(_)) {
+                // An empty loop would look like an empty answer.
+                return Err(inner.unreadable(slf.py(), &state));
+            }
+        }
+        Ok(slf)
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -777,7 +805,7 @@ impl Answer {
         let schema = Arc::clone(&reading.schema);
         drop(state);
         let export = Export {
-            inner: Arc::clone(&self.inner),
+            inner: Some(Arc::clone(&self.inner)),
             schema,
         };
         Ok(export_stream(py, Box::new(export))?.into_any())
@@ -791,9 +819,10 @@ impl Answer {
         }
         let inner = &self.inner;
         let mut state = inner.state()?;
-        if let State::Stream(_) = &*state {
+        if let State::Stream(reading) = &*state {
+            let schema = Arc::clone(&reading.schema);
             drop(state);
-            return self.rest_as_table(py);
+            return self.rest_as_table(py, &schema);
         }
         let State::Lazy(relation) = &*state else {
             return Err(inner.unreadable(py, &state));
@@ -997,14 +1026,16 @@ impl Answer {
 
 impl Answer {
     /// What is left of a stream that was begun, as a table.
-    fn rest_as_table<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let capsule = self.__arrow_c_stream__(py, None)?;
-        let class = py
-            .import(intern!(py, "pyarrow"))?
-            .getattr(intern!(py, "RecordBatchReader"))?;
-        class
-            .call_method1("_import_from_c_capsule", (capsule,))?
-            .call_method0("read_all")
+    fn rest_as_table<'py>(&self, py: Python<'py>, schema: &SchemaRef) -> PyResult<Bound<'py, PyAny>> {
+        let core = &self.inner.core;
+        let mut spool = Spool::new(Arc::clone(schema), &core.spool_directory(), core.answer_memory(), free_space);
+        let told = |error| exception(py, &error);
+        while let Some(batch) = self.inner.next(py)? {
+            py.detach(|| spool.push(batch, core.level() >= Level::Warning)).map_err(told)?;
+        }
+        let spooled = py.detach(|| spool.finish()).map_err(told)?;
+        self.inner.report.lock().spooled = size_on_disk(&spooled);
+        spooled_table(py, schema, spooled)
     }
 }
 
@@ -1039,9 +1070,10 @@ fn spooled_table<'py>(py: Python<'py>, schema: &SchemaRef, spooled: Spooled) -> 
     }
 }
 
-/// The answer as others read it, through the Arrow C stream.
+/// The answer as others read it, through the Arrow C stream. They call it with the GIL or without.
 struct Export {
-    inner: Arc<Inner>,
+    /// None only while it is dropped.
+    inner: Option<Arc<Inner>>,
     schema: SchemaRef,
 }
 
@@ -1049,19 +1081,30 @@ impl Iterator for Export {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Python::try_attach(|py| {
-            self.inner
-                .next(py)
-                .map_err(|error| ArrowError::ExternalError(error.to_string().into()))
-                .transpose()
+        let inner = self.inner.as_ref()?;
+        with_gil(|py| {
+            let batch = inner.next(py);
+            batch.map_err(|error| ArrowError::ExternalError(error.to_string().into())).transpose()
         })
-        .unwrap_or(None)
+        .flatten()
     }
 }
 
 impl RecordBatchReader for Export {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        let inner = self.inner.take();
+        // The last owner of an answer lets go of Python objects.
+        let mut inner = inner;
+        if with_gil(|_| drop(inner.take())).is_none() {
+            // Without an interpreter there is nobody to give them back to.
+            std::mem::forget(inner);
+        }
     }
 }
 

@@ -65,3 +65,20 @@ pub(super) fn pyarrow_batch<'py>(py: Python<'py>, batch: &RecordBatch) -> PyResu
     let capsules = PyTuple::new(py, [schema_capsule(py, &batch.schema())?, array])?;
     class.call_method1(intern!(py, "_import_from_c_capsule"), capsules)
 }
+
+/// Runs `call` with the GIL, whatever pyo3 believes. A library that we called may have released the GIL and then call
+/// us back on the same thread; pyo3 counts its own attachments only, and would take the GIL for held.
+/// None when the interpreter is not there (any more).
+pub(super) fn with_gil<T>(call: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    // SAFETY: may be called at any time.
+    if unsafe { pyo3::ffi::Py_IsInitialized() } == 0 {
+        return None;
+    }
+    // SAFETY: the interpreter is initialized; the state is released below, on this thread.
+    let state = unsafe { pyo3::ffi::PyGILState_Ensure() };
+    // SAFETY: the GIL is held from here to the release.
+    let result = call(unsafe { Python::assume_attached() });
+    // SAFETY: `state` is what the call above returned.
+    unsafe { pyo3::ffi::PyGILState_Release(state) };
+    Some(result)
+}

@@ -1,5 +1,6 @@
 //! One DuckDB connection of the user's under guard, and the answer that is open on it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
     /// DuckDB 2.0 refuses other work while an answer is open; before 2.0 other work cuts the answer short in silence.
     pub(super) streams_are_safe: bool,
+    /// A statement is being bound: DuckDB holds the connection, and may ask for the schema of an answer it names.
+    binding: AtomicBool,
     open: Mutex<Weak<Inner>>,
 }
 
@@ -30,6 +33,7 @@ impl Slot {
             con: reference,
             connection: Connection::new(Arc::new(interrupt)),
             streams_are_safe: con.hasattr(intern!(py, "complete"))?,
+            binding: AtomicBool::new(false),
             open: Mutex::new(Weak::new()),
         }))
     }
@@ -42,6 +46,16 @@ impl Slot {
     /// Whether `object` is this connection.
     pub(super) fn is(&self, object: &Bound<'_, PyAny>) -> bool {
         self.con(object.py()).is_some_and(|con| con.is(object))
+    }
+
+    /// Notes whether a statement is being bound.
+    pub(super) fn binds(&self, binding: bool) {
+        self.binding.store(binding, Ordering::Release);
+    }
+
+    /// Whether a statement is being bound or runs.
+    pub(super) fn is_busy(&self) -> bool {
+        self.binding.load(Ordering::Acquire) || self.connection.active().is_some()
     }
 
     /// From now on `answer` is the one that holds the connection.

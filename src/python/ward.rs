@@ -539,6 +539,22 @@ impl PyWard {
     }
 }
 
+/// An error of binding: DuckDB's own, but for exhausted memory, which is told as everywhere.
+fn bind_error(py: Python<'_>, error: PyErr) -> PyErr {
+    let engine = super::error::engine_error(py, &error);
+    if engine.class != crate::engine::Class::OutOfMemory {
+        return error;
+    }
+    let message = format!(
+        "a constant expression of the query does not fit into memory, so it was not started: raise memory=, or make the \
+         constant smaller\nDuckDB said: {}",
+        engine.message
+    );
+    let refused = exception(py, &Error::new(ErrorKind::Memory, message));
+    refused.set_cause(py, Some(error));
+    refused
+}
+
 /// The number of rows a statement changed or gave.
 fn changed(names: &[String], rows: &Bound<'_, PyList>, kind: Kind) -> Option<u64> {
     if kind == Kind::Counted && names.len() == 1 && rows.len() == 1 {
@@ -791,13 +807,19 @@ impl PyWard {
         params: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let con = seat.con(py);
-        let Some(params) = params else {
-            return con.call_method1(intern!(py, "sql"), (object,));
-        };
         let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "params"), params)?;
-        if seat.slot.streams_are_safe {
-            return con.call_method(intern!(py, "sql"), (object,), Some(&keywords));
+        if let Some(params) = params {
+            keywords.set_item(intern!(py, "params"), params)?;
+        }
+        if params.is_none() || seat.slot.streams_are_safe {
+            // Binding evaluates constant expressions, however large.
+            let wanted = self.core.settings().ceiling;
+            let ceiling = py.detach(|| self.core.guardian().arm_ceiling(wanted));
+            seat.slot.binds(true);
+            let bound = con.call_method(intern!(py, "sql"), (object,), Some(&keywords));
+            seat.slot.binds(false);
+            py.detach(|| drop(ceiling));
+            return bound.map_err(|error| bind_error(py, error));
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {

@@ -4,8 +4,8 @@ mod refusal;
 pub mod report;
 pub mod ticket;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
 use crate::fallback::history::{Fingerprint, History};
 use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung};
-use crate::guard::admission::{Demand, Priority};
+use crate::guard::admission::{ALONE, Demand, Priority};
 use crate::guard::guardian::{Guardian, Member};
 use crate::guard::reading::Usage;
 use crate::guard::respond::{Degraded, Instance, ensure_writable};
@@ -35,13 +35,6 @@ const SHAPES: usize = 512;
 /// How long a query that the guard interrupted waits for memory to fall before it is tried again.
 const RELIEF: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
-
-/// Numbers of wards and queries, unique in this process.
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
-fn next_number() -> u64 {
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
 
 /// One statement as the ward needs to know it.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +108,7 @@ pub struct Ward {
     guardian: Arc<Guardian>,
     instance: Arc<Instance>,
     connection: Arc<Connection>,
-    cursors: Mutex<Vec<Arc<Connection>>>,
+    cursors: Mutex<Vec<Weak<Connection>>>,
     loaded: Loaded,
     budget: Budget,
     history: Mutex<History>,
@@ -186,7 +179,7 @@ impl Ward {
             ensure_writable(directory)?;
         }
         let instance = guardian.instance(engine)?;
-        let id = next_number();
+        let id = guardian.next_number();
         let member = Member {
             id,
             settings: Arc::new(settings.clone()),
@@ -240,10 +233,12 @@ impl Ward {
         &self.instance
     }
 
-    /// Watches another connection to the same instance; it counts as the ward's.
+    /// Watches another connection to the same instance for as long as somebody holds it; it counts as the ward's.
     pub fn add(&self, cursor: &Arc<Connection>) {
         self.guardian.watch(cursor);
-        self.cursors.lock().push(Arc::clone(cursor));
+        let mut cursors = self.cursors.lock();
+        cursors.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(cursor));
+        cursors.push(Arc::downgrade(cursor));
     }
 
     /// The level now.
@@ -301,7 +296,7 @@ impl Ward {
         job: &Job<'_>,
         host: &mut dyn Host<T>,
     ) -> Result<(T, Ticket), Box<Failed>> {
-        let query = next_number();
+        let query = self.guardian.next_number();
         let settings = self.settings();
         let fingerprint = Fingerprint::of(job.sql);
         let budget = self.guardian.budget();
@@ -331,8 +326,8 @@ impl Ward {
         loop {
             let rung = ladder.rung();
             let memory = match (rung, learned) {
-                // Alone: the whole capacity, so it waits for the others and they wait for it.
-                (Rung::Degraded, _) => self.guardian.capacity(),
+                // It waits for the others and they wait for it: its settings hold for the whole instance.
+                (Rung::Degraded, _) => ALONE,
                 (Rung::AsIs, Some(need)) => need.growth,
                 (Rung::AsIs, None) => Bytes(0),
             };
@@ -341,6 +336,10 @@ impl Ward {
                 memory,
                 wait: settings.wait,
             };
+            // Before the line: the other query may be the caller's own, unread, and would be waited for in vain.
+            if connection.active().is_some() {
+                return Err(run.fail(busy(), began));
+            }
             let waiting = self.guardian.clock().now();
             let admitted = self.guardian.enter(query, demand, &|| host.gave_up());
             run.report.waited += report::seconds(self.guardian.clock().now().since(waiting));
@@ -365,9 +364,12 @@ impl Ward {
                 stop: None,
             };
             if !connection.begin(active) {
-                let message =
-                    "the connection runs another query through this ward; wait for it, or use ward.cursor()";
-                return Err(run.fail(Error::new(ErrorKind::Connection, message), began));
+                return Err(run.fail(busy(), began));
+            }
+            let begun = Begun { connection, query };
+            if settings.query_timeout.is_some() {
+                // The watcher may sleep for longer than that.
+                self.guardian.wake();
             }
             let number = u32::try_from(run.report.attempts.len() + 1).unwrap_or(u32::MAX);
             self.guardian.bus().publish(What::AttemptStarted {
@@ -379,6 +381,9 @@ impl Ward {
                 Ok(value) => {
                     run.report.outcome = Outcome::Running;
                     drop(ceiling);
+                    std::mem::forget(begun);
+                    // A query may be done before the watcher has looked once.
+                    connection.observe(self.guardian.used_now(), Bytes(0));
                     let held = ticket::Held { degraded, permit };
                     let ticket = Ticket::new(
                         self,
@@ -394,7 +399,7 @@ impl Ward {
                 }
                 Err(error) => error,
             };
-            let ended = connection.end(query);
+            let ended = begun.end();
             run.stop = ended.and_then(|active| active.stop).map(|(stop, _)| stop);
             drop((degraded, ceiling));
             let error = match error {
@@ -418,7 +423,13 @@ impl Ward {
             };
             let (next, decision) = ladder.next(failure, facts, &Rung::ALL, patience);
             ladder = next;
+            let gave_up = matches!(run.stop, Some(Stop::Cancel | Stop::Signal));
             match decision {
+                // Its own failure came first, but nobody waits for an answer any more.
+                Decision::Run { .. } if gave_up => {
+                    let error = Error::new(ErrorKind::Cancelled, "cancelled; the connection can be used");
+                    return Err(run.fail(error, began));
+                }
                 Decision::Run { rung: next, after } => {
                     if next != rung {
                         run.report.why = format!("{} on the rung \"{}\"", failure.name(), rung.name());
@@ -435,17 +446,19 @@ impl Ward {
                         in_transaction,
                         report: &run.report,
                         budget_source: &self.budget.source,
-                        plan: if kind == ErrorKind::Memory {
-                            host.plan()
-                        } else {
-                            None
-                        },
+                        plan: if kind == ErrorKind::Memory { self.plan(host) } else { None },
                     };
                     let message = refusal.message(&error);
                     return Err(run.fail(Error::new(kind, message).with_source(error), began));
                 }
             }
         }
+    }
+
+    /// The plan, for a refusal. Planning evaluates constants, so it may need as much as the attempt did.
+    fn plan<T>(&self, host: &mut dyn Host<T>) -> Option<String> {
+        let _ceiling = self.guardian.arm_ceiling(self.settings().ceiling);
+        host.plan()
     }
 
     /// Waits before the next attempt: the backoff with jitter, and after an interrupt by the guard until memory fell.
@@ -472,7 +485,7 @@ impl Ward {
     /// Cancels every query that runs through this ward; how many.
     pub fn cancel(&self) -> usize {
         let now = self.guardian.clock().now();
-        let mut connections = self.cursors.lock().clone();
+        let mut connections: Vec<_> = self.cursors.lock().iter().filter_map(Weak::upgrade).collect();
         connections.push(Arc::clone(&self.connection));
         connections
             .iter()
@@ -558,6 +571,30 @@ fn jitter(query: u64, now: Duration) -> f64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn busy() -> Error {
+    let message = "the connection runs another query through this ward; wait for it, or use ward.cursor()";
+    Error::new(ErrorKind::Connection, message)
+}
+
+/// A query that a connection runs. Dropping ends it there, so that one whose host panicked leaves no trace.
+struct Begun<'a> {
+    connection: &'a Connection,
+    query: u64,
+}
+
+impl Begun<'_> {
+    /// Ends it; what was seen of it.
+    fn end(self) -> Option<Active> {
+        self.connection.end(self.query)
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.connection.end(self.query);
+    }
 }
 
 /// One call of [`Ward::run`], while it lasts.

@@ -431,6 +431,80 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"duckdb {duckdb.__version__}" in capsys.readouterr().out
 
 
+# ---------------------------------------------------------------- the notebook's magic
+
+
+class Shell:
+    """As much of IPython's shell as the magic uses."""
+
+    def __init__(self, **variables: Any) -> None:
+        self.user_ns: dict[str, Any] = variables
+        self.magic: Any = None
+
+    def register_magic_function(self, function: Any, kind: str, name: str) -> None:
+        assert (kind, name) == ("line_cell", "duckward")
+        self.magic = function
+
+
+@pytest.fixture
+def shell(con: duckdb.DuckDBPyConnection) -> Shell:
+    """A shell with the magic, the connection `con` and the data frame `numbers`."""
+    pytest.importorskip("IPython")
+    made = Shell(con=con, numbers=pa.table({"n": range(100)}))
+    duckward.load_ipython_extension(made)
+    return made
+
+
+def test_magic_shows_the_first_rows(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.magic("select n from numbers order by n")
+    assert "the first 20 of 100 rows" in capsys.readouterr().out
+    shell.magic("", "select 42 as answer")
+    assert "42" in capsys.readouterr().out
+
+
+def test_magic_keeps_the_answer(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.magic("big <<", "from range(1000) -- << is no part of it")
+    assert shell.user_ns["big"].num_rows == 1000
+    assert "big holds them" in capsys.readouterr().out
+
+
+def test_magic_takes_another_budget(shell: Shell) -> None:
+    shell.magic("--memory 1GB select 1")
+    shell.magic("select 1")
+    shell.magic("--memory 2GB select 1")
+
+
+def test_magic_leaves_a_ward_of_the_user_alone(shell: Shell, con: duckdb.DuckDBPyConnection) -> None:
+    with duckward.guard(con, "1GB") as ward:
+        shell.user_ns["ward"] = ward
+        shell.magic("select 1")
+        shell.magic("--connection con --memory 1GB select 1")
+        with pytest.raises(Exception, match="2GB"):
+            shell.magic("--connection con --memory 2GB select 1")
+        assert ward.sql("select 1").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "no SQL"),
+        ("--bogus 1 select 1", "--bogus"),
+        ("--connection nope select 1", "nope"),
+        ("x <<", "no SQL"),
+    ],
+)
+def test_magic_refuses(shell: Shell, line: str, words: str) -> None:
+    with pytest.raises(Exception, match=words) as caught:
+        shell.magic(line)
+    assert type(caught.value).__name__ == "UsageError"
+
+
+def test_magic_hands_on_the_error_of_a_statement(shell: Shell) -> None:
+    with pytest.raises(duckdb.ParserException):
+        shell.magic("selec 1")
+    shell.magic("select 1")
+
+
 # ---------------------------------------------------------------- the pure parts
 
 

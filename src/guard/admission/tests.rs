@@ -288,23 +288,21 @@ fn many_threads_all_get_through_and_never_more_than_the_limit_at_once() {
 
 #[test]
 fn one_who_waits_wakes_when_called_and_not_at_the_end_of_its_slice() {
-    const ROUNDS: u32 = 100;
     let door = door(1);
     let clock = SystemClock::new();
-    for _ in 0..ROUNDS {
+    let mut fastest = SLICE;
+    for _ in 0..20 {
+        let began = clock.now();
         let permit = enter(&door, demand(1, LONG)).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| drop(enter(&door, demand(1, LONG)).unwrap()));
             until_waiting(&door, 1);
             drop(permit);
         });
+        fastest = fastest.min(clock.now().since(began));
     }
-    // Were each hand-over to wait for the end of the slice, this would take twice as long.
-    assert!(
-        clock.now().elapsed() < SLICE * ROUNDS / 2,
-        "{:?}",
-        clock.now().elapsed()
-    );
+    // Were each hand-over to wait for the end of the slice, none would be so fast; on a busy machine some are slow.
+    assert!(fastest < SLICE / 2, "{fastest:?}");
 }
 
 #[test]

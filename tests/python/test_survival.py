@@ -1,0 +1,152 @@
+"""In a real memory cgroup: what would get the process killed ends in an answer or a clear refusal."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+pytestmark = pytest.mark.needs_cgroup
+
+# Child: runs `body`, and says what came of it and that the process and the connection can still be used.
+FRAME = """
+import json, os, sys
+import duckdb, duckward
+con = duckdb.connect("test.duckdb")
+con.execute("SET threads = 2")
+ward = duckward.guard(con, "auto")
+said = {{}}
+try:
+{body}
+except Exception as error:
+    said["error"] = type(error).__name__
+    said["classes"] = [each.__name__ for each in type(error).__mro__]
+    said["message"] = str(error)
+    error = None
+said["alive"] = con.execute("SELECT 42").fetchall() == [(42,)]
+said["guarded"] = ward.sql("SELECT 43").fetchall() == [(43,)]
+ward.close()
+said["files"] = [name for _, _, names in os.walk(".") for name in names if name.endswith(".arrow")]
+# On a line of its own: DuckDB's progress bar may stand on this one.
+print()
+print(json.dumps(said))
+"""
+
+
+def said(run_in_cgroup: Run, body: str, limit: int = 400 << 20, timeout: float = 90) -> dict[str, Any]:
+    """What the child says of itself; it must not have been killed."""
+    script = FRAME.format(body=textwrap.indent(textwrap.dedent(body), "    "))
+    ended = run_in_cgroup(script, limit=limit, timeout=timeout)
+    assert not ended.killed, ended.stderr[-1000:]
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    assert told["alive"], told
+    assert told["guarded"], told
+    assert not told["files"], told
+    return told
+
+
+def is_refused(told: dict[str, Any]) -> None:
+    assert told.get("error") == "OutOfMemoryError", told
+    assert "OutOfMemoryException" in told["classes"]
+    assert "memory" in told["message"]
+
+
+@pytest.mark.parametrize(
+    "aggregate",
+    [
+        "length(string_agg(range || 'a long tail', ',' ORDER BY range % 1000))",
+        "len(list(range || 'a tail that is not inlined' ORDER BY range % 1000))",
+    ],
+)
+def test_an_aggregate_that_cannot_spill_is_refused(run_in_cgroup: Run, aggregate: str) -> None:
+    told = said(run_in_cgroup, f'ward.sql("SELECT {aggregate} FROM range(40000000)").fetchall()')
+    is_refused(told)
+    assert "raise memory=" in told["message"]
+
+
+def test_to_arrow_of_an_answer_larger_than_memory_comes_from_disk(run_in_cgroup: Run) -> None:
+    told = said(
+        run_in_cgroup,
+        """
+        answer = ward.sql("SELECT range AS r, hash(range) AS h, range * 2 AS d FROM range(20000000)")
+        table = answer.to_arrow()
+        said["rows"], said["bytes"], said["spooled"] = table.num_rows, table.nbytes, answer.report.spooled
+        import pyarrow.compute as pc
+        said["sum"] = pc.sum(table["r"]).as_py()
+        said["mapped"] = sum("(deleted)" in line for line in open("/proc/self/maps"))
+        del table, answer
+        said["left"] = sum("duckward" in line and "deleted" in line for line in open("/proc/self/maps"))
+        """,
+    )
+    assert told.get("error") is None, told
+    assert told["rows"] == 20_000_000
+    assert told["sum"] == 20_000_000 * 19_999_999 // 2
+    assert told["bytes"] > 400 << 20
+    assert told["spooled"] >= told["bytes"] * 0.9
+    assert told["left"] == 0
+
+
+def test_an_answer_larger_than_memory_streams(run_in_cgroup: Run) -> None:
+    told = said(
+        run_in_cgroup,
+        """
+        answer = ward.sql("SELECT range AS r, hash(range) AS h, range * 2 AS d FROM range(20000000)")
+        said["rows"] = sum(batch.num_rows for batch in answer)
+        """,
+    )
+    assert told.get("rows") == 20_000_000, told
+
+
+@pytest.mark.parametrize("shape", ["fetchall", "df"])
+def test_a_shape_that_needs_the_whole_answer_in_memory_is_refused(run_in_cgroup: Run, shape: str) -> None:
+    body = f"""
+        if "{shape}" == "df":
+            import pandas
+        ward.sql("SELECT range AS r, 'a text of a row ' || range AS s, hash(range) AS h FROM range(30000000)").{shape}()
+    """
+    told = said(run_in_cgroup, body)
+    is_refused(told)
+    assert "to_arrow()" in told["message"]
+
+
+def test_growth_that_duckdb_cannot_interrupt_is_refused(run_in_cgroup: Run) -> None:
+    """One expression over one vector: no interrupt is looked at, and no limit of DuckDB's counts it."""
+    told = said(
+        run_in_cgroup,
+        """
+        con.execute("CREATE TABLE t AS SELECT repeat('x', 40000) AS s FROM range(2000)")
+        ward.sql("SELECT sum(length(repeat(s, 200))) FROM t").fetchall()
+        """,
+    )
+    is_refused(told)
+
+
+def test_a_query_on_the_connection_itself_is_stopped_too(run_in_cgroup: Run) -> None:
+    told = said(
+        run_in_cgroup,
+        """
+        con.execute("SELECT len(list(range || 'a tail that is not inlined' ORDER BY range % 1000)) FROM range(40000000)").fetchall()
+        """,
+    )
+    assert {"OutOfMemoryException", "InterruptException", "MemoryError"} & set(told.get("classes", [])), told
+
+
+def test_a_sort_larger_than_memory_spills_and_answers(run_in_cgroup: Run) -> None:
+    told = said(
+        run_in_cgroup,
+        """
+        answer = ward.sql("SELECT hash(range) AS h, range || 'text' AS s FROM range(12000000) ORDER BY h")
+        last, rows = -1, 0
+        for batch in answer:
+            first = batch.column(0)[0].as_py()
+            assert first >= last
+            last, rows = batch.column(0)[-1].as_py(), rows + batch.num_rows
+        said["rows"], said["spill"] = rows, answer.report.spill
+        """,
+    )
+    assert told.get("rows") == 12_000_000, told
