@@ -1,7 +1,7 @@
 """What the benchmarks share: rows of the table, medians, child processes.
 
-Nothing here judges by the clock alone: two things are compared by running them in turns, A B B A, so that whatever
-else the machine does falls on both alike.
+Nothing here judges by the clock alone: two things are compared by running them in turns, A B B A, so that
+whatever else the machine does falls on both alike.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BenchError(Exception):
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The smallest value that `share` of them do not exceed: of few values the 99th percentile is the largest."""
+    """The smallest value that `share` of them do not exceed; of few, the 99th percentile is the largest."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -85,11 +85,6 @@ def in_child(function: Callable[..., Any], *, patience: float = 600.0, **argumen
     if done.returncode or not found:
         raise BenchError(f"{function.__name__} ended with {done.returncode}: {done.stderr.strip()[-1500:]}")
     return json.loads(found[-1][len(MARK) :])
-
-
-def anonymous() -> int:
-    """This process's anonymous memory in bytes, without mapped files."""
-    return own_memory()[0]
 
 
 def own_memory() -> tuple[int, int]:

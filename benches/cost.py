@@ -55,7 +55,7 @@ def import_of() -> float:
 
 
 def wheel() -> tuple[str, float, bool]:
-    """The name and the size in MB of the wheel; of one packed here, without its true name, if none was built."""
+    """The name and the size in MB of the wheel, and True; without one, of what is packed here, and False."""
     root = pathlib.Path(__file__).resolve().parent.parent
     built = [file for place in ("dist", "target/wheels") for file in (root / place).glob("duckward-*.whl")]
     if built:
@@ -110,6 +110,7 @@ def footprint(quick: bool) -> Iterator[Row]:
 def small_queries(rounds: int, size: int) -> dict[str, list[float]]:
     """Microseconds of a call, the mean of blocks of `size`, by what was called."""
     import duckdb
+
     import duckward
 
     # Two connections: what the guard sets on its own instance does not reach the other.
@@ -192,13 +193,14 @@ class Threads:
 def watch(memory: str, interval: str, seconds: float) -> dict[str, float]:
     """What the watcher takes in `seconds` in which nothing runs."""
     import duckdb
+
     import duckward
 
     con = duckdb.connect()
     ward = duckward.guard(con, memory=memory, interval_max=interval)
     ward.sql(SMALL).fetchall()
-    # Beside it a thread that reads nothing and sleeps as often: what the system takes for that. What Python takes for
-    # its loop is found out first, and taken off.
+    # Beside it a thread that reads nothing and sleeps as often: what the system takes for that. What Python
+    # takes for its loop is found out first, and taken off.
     bare, over, loop = [0, 0], threading.Event(), [0.0]
 
     def sleeper() -> None:
@@ -251,11 +253,12 @@ def reading(quick: bool) -> Iterator[Row]:
     own = [cost - nap for cost, nap in zip(costs, naps, strict=True)]
     yield Row(
         "a reading",
-        f"{spread(own, '.1f')} us",
+        f"{spread(own, '.1f')} us, waking apart",
         "<= 20 us",
         statistics.median(own) <= 20,
-        f"processor time of the watching thread by the number of its sleeps, {statistics.median(costs):.1f} us in "
-        f"{counted} readings, less what a thread takes that only sleeps as often, {statistics.median(naps):.1f} us",
+        f"processor time of the watching thread by the number of its sleeps, "
+        f"{spread(costs, '.1f')} us in {counted} readings, less that of a thread that only sleeps as often, "
+        f"{statistics.median(naps):.1f} us",
     )
     for memory in ("auto", "512MB"):
         shares, rates, each = [], [], []
@@ -270,5 +273,5 @@ def reading(quick: bool) -> Iterator[Row]:
             "<= 0.1 %",
             statistics.median(shares) <= 0.1,
             f"all threads of the guard; {statistics.median(rates):.1f} readings/s, "
-            f"{statistics.median(each):.0f} us each: fewer readings, each with the slow parts and cold caches",
+            f"{statistics.median(each):.0f} us each: few, so with cold caches, and often the slow parts",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import mmap
 import os
 import queue
@@ -31,10 +32,10 @@ BLUR = 1.0
 
 
 def observe(process: int, threshold: int) -> None:
-    """Watches another process's memory from outside, and prints each crossing of the threshold as a line of JSON.
+    """Watches another process's memory from outside, and prints each crossing of the threshold as JSON.
 
-    `before` and `after` are the times between which it crossed, in unix ns. From outside, because in the process
-    itself whoever wants to note the time may have to wait for the GIL.
+    `before` and `after` are the times between which it crossed, in unix ns. From outside, because in the
+    process itself whoever wants to note the time may have to wait for the GIL.
     """
     file = os.open(f"/proc/{process}/statm", os.O_RDONLY)
     seen: deque[tuple[int, int]] = deque(maxlen=1000)
@@ -88,11 +89,12 @@ class Grower:
 
 
 def emergencies(count: int, budget: int, threads: int, busy: bool) -> list[dict[str, float]]:
-    """Lets memory run out `count` times under a long query; what was noted each time, in ms from the crossing.
+    """Lets memory run out `count` times under a long query; what was noted, in ms from the crossing.
 
     With `busy`, another thread runs Python all the time.
     """
     import duckdb
+
     import duckward
 
     # Mapped before the guard comes: its ceiling counts what is mapped later.
@@ -108,7 +110,13 @@ def emergencies(count: int, budget: int, threads: int, busy: bool) -> list[dict[
     ward.on(lambda event: told.put(event) if event["event"] == "query_interrupted" else None)
     arguments = {"process": os.getpid(), "threshold": threshold}
     observer = subprocess.Popen(command(observe, arguments), stdout=subprocess.PIPE, text=True)
-    assert observer.stdout
+    crossings: queue.Queue[dict[str, float]] = queue.Queue()
+
+    def listen() -> None:
+        for line in observer.stdout or ():
+            crossings.put(json.loads(line))
+
+    threading.Thread(target=listen, daemon=True).start()
     over = threading.Event()
     if busy:
         threading.Thread(target=spin, args=(over,), daemon=True).start()
@@ -134,20 +142,28 @@ def emergencies(count: int, budget: int, threads: int, busy: bool) -> list[dict[
         grower.free()
         con.rollback()
         event = told.get(timeout=10)
-        crossing = json.loads(observer.stdout.readline())
-        # The event's time is cut to milliseconds, so it may be up to one later than it says.
-        found.append(
-            {
-                "sent": event["unix_ms"] + 1 - crossing["before"] / 1e6,
-                "ended": (ended - crossing["before"]) / 1e6,
-                "blur": (crossing["after"] - crossing["before"]) / 1e6,
-                "rate": crossing["rate"],
-            }
-        )
+        crossing: dict[str, float] | None
+        try:
+            crossing = crossings.get(timeout=1)
+        except queue.Empty:
+            # The observer had to wait for a core while memory was above the threshold.
+            crossing = None
+            found.append({"sent": 0.0, "ended": 0.0, "blur": math.inf, "rate": 0.0})
+        if crossing:
+            # The event's time is cut to milliseconds, so it may be up to one later than it says.
+            found.append(
+                {
+                    "sent": event["unix_ms"] + 1 - crossing["before"] / 1e6,
+                    "ended": (ended - crossing["before"]) / 1e6,
+                    "blur": (crossing["after"] - crossing["before"]) / 1e6,
+                    "rate": crossing["rate"],
+                }
+            )
         while ward.level != "normal":
             time.sleep(0.02)
-        while not told.empty():
-            told.get()
+        for late in (told, crossings):
+            while not late.empty():
+                late.get()
     over.set()
     ward.close()
     observer.kill()
@@ -187,15 +203,16 @@ def interrupt(quick: bool) -> Iterator[Row]:
         sent = [noted["sent"] for noted in clear]
         ended = [noted["ended"] for noted in clear]
         rate = statistics.median(noted["rate"] for noted in clear)
+        unclear = len(found) - len(clear)
         yield Row(
             name,
             f"p99 {quantile(sent, 0.99):.1f} ms",
             "-" if number else "<= 10 ms",
             None if number else quantile(sent, 0.99) <= 10,
-            f"median {statistics.median(sent):.1f}, p90 {quantile(sent, 0.9):.1f}, longest {max(sent):.1f} ms in "
-            f"{len(sent)} runs at {rate:.2f} GB/s under {compared}; up to 2 ms of each are the doubt about both "
-            f"times; until the query had ended: median {statistics.median(ended):.1f}, p99 "
-            f"{quantile(ended, 0.99):.1f} ms; left out: {len(found) - len(clear)} whose crossing is not known to "
+            f"median {statistics.median(sent):.1f}, p90 {quantile(sent, 0.9):.1f}, longest {max(sent):.1f} "
+            f"ms in {len(sent)} runs at {rate:.2f} GB/s under {compared}; up to 2 ms of each are the doubt "
+            f"about both times; until the query had ended: median {statistics.median(ended):.1f}, p99 "
+            f"{quantile(ended, 0.99):.1f} ms; left out: {unclear} whose crossing is not known to "
             f"{BLUR:.0f} ms",
         )
 
@@ -226,6 +243,7 @@ def stops(way: str, count: int) -> dict[str, dict[str, Any]]:
     `way`: "ctrl_c", "cancel", or "interrupt": without a guard, by DuckDB's own call.
     """
     import duckdb
+
     import duckward
 
     con = duckdb.connect()
@@ -334,8 +352,8 @@ def stop(quick: bool) -> Iterator[Row]:
             f"p99 {quantile(times, 0.99):.0f} ms",
             "-" if way == "interrupt" else "<= 250 ms",
             None if way == "interrupt" else quantile(times, 0.99) <= 250,
-            f"{len(times)} queries, median {statistics.median(times):.0f} ms; median/longest by kind: {kinds}; "
-            f"raised: {', '.join(raised)}",
+            f"{len(times)} queries, median {statistics.median(times):.0f} ms; median/longest by kind: "
+            f"{kinds}; raised: {', '.join(raised)}",
         )
     patience = 40.0
     try:

@@ -1,7 +1,8 @@
 """The figures that duckward promises, measured: `make bench`, or `python benches/run.py [names] [--quick]`.
 
-Every figure is taken side by side with what it is compared to, in one run, in turns. On a machine that does other
-things too, look at the spread, and run it again. A missed promise is printed and is no failure; a wrong answer is.
+Every figure is taken side by side with what it is compared to, in one run, in turns. On a machine that does
+other things too, look at the spread, and run it again. A missed promise is printed and is no failure; a wrong
+answer is.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def main() -> int:
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}: there are {', '.join(BENCHMARKS)}")
     import duckdb
+
     import duckward
 
     print(

@@ -16,12 +16,13 @@ COLUMNS = "select i, i * 0.5 as x, i % 1000 as k, 'row ' || (i % 100000) as s fr
 def times(what: str, rows: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each run; `what` is a way to read an answer. Run in a process of its own."""
     import duckdb
+
     import duckward
 
     con = duckdb.connect()
     con.execute("set enable_progress_bar=false")
     con.execute(f"create table t as select range as i from range({rows})")
-    # The connection of the ward; the plain runs take one without, because a ward moves settings of its instance.
+    # The ward's connection; the plain runs take another, because a ward moves settings of its instance.
     own = duckdb.connect()
     own.execute("set enable_progress_bar=false")
     own.execute(f"create table t as select range as i from range({rows})")

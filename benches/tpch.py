@@ -34,7 +34,7 @@ def database() -> str:
 
 
 def digest(rows: list[tuple[Any, ...]]) -> str:
-    """A fingerprint of an answer: floats to nine digits, because threads add in any order; rows in any order."""
+    """A fingerprint of an answer: floats to nine digits, as threads add in any order; rows in any order."""
 
     def cell(value: Any) -> str:
         return f"{value:.9g}" if isinstance(value, float) else str(value)
@@ -93,7 +93,8 @@ class Server:
 
     def ask(self, sql: str, shape: str) -> dict[str, Any]:
         """Runs one query there."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps({"sql": sql, "shape": shape}) + "\n")
         answer = self.process.stdout.readline()
@@ -154,7 +155,7 @@ def measure(servers: dict[str, Server], texts: list[str], shape: str, rounds: in
         "<= 1.01",
         ratio <= 1.01,
         f"sum of the 22 medians over {rounds} rounds: guarded {total('wall', 'guarded'):.2f} s, plain "
-        f"{total('wall', 'plain'):.2f} s, in two processes by turns; processor time, which the rest of the machine "
-        f"moves less: {cpu:.4f} (rounds {min(by_round('cpu')):.3f} to {max(by_round('cpu')):.3f}); "
+        f"{total('wall', 'plain'):.2f} s, in two processes by turns; processor time, which the rest of the "
+        f"machine moves less: {cpu:.4f} (rounds {min(by_round('cpu')):.3f} to {max(by_round('cpu')):.3f}); "
         "every answer was the same",
     )

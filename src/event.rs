@@ -226,30 +226,37 @@ impl Bus {
             unix_ms: self.clock.unix_ms(),
             what,
         };
-        for message in self.deliver(&event) {
-            // Told once: a subscriber that fails on this event too would go on for ever.
-            self.deliver(&Event {
-                unix_ms: event.unix_ms,
-                what: What::CallbackFailed { message },
-            });
+        let failed = self.deliver(&event, None);
+        for (id, message) in failed {
+            // Told once, and to the others: the one that failed would fail again, for ever.
+            self.deliver(
+                &Event {
+                    unix_ms: event.unix_ms,
+                    what: What::CallbackFailed { message },
+                },
+                Some(id),
+            );
         }
     }
 
-    fn deliver(&self, event: &Event) -> Vec<String> {
+    /// Hands `event` to every subscriber but one; who failed, and how.
+    fn deliver(&self, event: &Event, but: Option<SubscriptionId>) -> Vec<(SubscriptionId, String)> {
         log(event);
-        let subscribers: Vec<Subscriber> = self
+        // Copied: a subscriber may subscribe or unsubscribe.
+        let subscribers: Vec<(SubscriptionId, Subscriber)> = self
             .subscribers
             .lock()
             .1
             .iter()
-            .map(|(_, subscriber)| Arc::clone(subscriber))
+            .filter(|(id, _)| Some(*id) != but)
+            .cloned()
             .collect();
         subscribers
             .iter()
             .filter_map(
-                |subscriber| match catch_unwind(AssertUnwindSafe(|| subscriber(event))) {
-                    Ok(outcome) => outcome.err(),
-                    Err(_) => Some("the callback panicked".to_owned()),
+                |(id, subscriber)| match catch_unwind(AssertUnwindSafe(|| subscriber(event))) {
+                    Ok(outcome) => outcome.err().map(|message| (*id, message)),
+                    Err(_) => Some((*id, "the callback panicked".to_owned())),
                 },
             )
             .collect()

@@ -73,9 +73,14 @@ impl Bytes {
             _ => return None,
         };
         let (whole, tenths) = number.split_once('.')?;
-        let (whole, tenths): (u64, u64) = (whole.parse().ok()?, tenths.parse().ok().filter(|tenths| *tenths < 10)?);
+        let (whole, tenths): (u64, u64) = (
+            whole.parse().ok()?,
+            tenths.parse().ok().filter(|tenths| *tenths < 10)?,
+        );
         let whole = whole.checked_mul(1 << shift)?;
-        whole.checked_add((tenths * 1024).div_ceil(10) << (shift - 10)).map(Bytes)
+        whole
+            .checked_add((tenths * 1024).div_ceil(10) << (shift - 10))
+            .map(Bytes)
     }
 
     /// Mebibytes, for people.
@@ -141,7 +146,9 @@ fn parse_size(text: &str) -> Option<Bytes> {
         clippy::cast_sign_loss,
         reason = "checked just before"
     )]
-    (1.0..9.0e18).contains(&bytes).then(|| Bytes(bytes.round() as u64))
+    (1.0..9.0e18)
+        .contains(&bytes)
+        .then(|| Bytes(bytes.round() as u64))
 }
 
 /// How much memory: what the argument `memory` accepts.

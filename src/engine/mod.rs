@@ -120,6 +120,13 @@ pub fn instance_memory(session: &dyn Session) -> Result<InstanceMemory, EngineEr
             .and_then(|row| row.get(column)?.as_deref()?.parse().ok())
             .map_or(Bytes(0), Bytes)
     };
-    let limit = rows.first().and_then(|row| row.get(2)?.clone()).unwrap_or_default();
-    Ok(InstanceMemory { tracked: number(0), spilled: number(1), limit })
+    let limit = rows
+        .first()
+        .and_then(|row| row.get(2)?.clone())
+        .unwrap_or_default();
+    Ok(InstanceMemory {
+        tracked: number(0),
+        spilled: number(1),
+        limit,
+    })
 }

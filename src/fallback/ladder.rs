@@ -16,6 +16,7 @@ use crate::error::ErrorKind;
 #[serde(rename_all = "snake_case")]
 pub enum Rung {
     /// As it is.
+    #[serde(rename = "as is")]
     AsIs,
     /// Alone, on one thread, with small write buffers.
     Degraded,

@@ -290,7 +290,10 @@ mod tests {
     #[test]
     fn a_reservation_of_another_library_takes_nothing_off() {
         let reserved = process(Bytes::mib(50), Bytes::mib(1200));
-        assert_eq!(limit(reserved, BEGUN, Bytes(0), Bytes::mib(200), None), Bytes::mib(1200 + 200));
+        assert_eq!(
+            limit(reserved, BEGUN, Bytes(0), Bytes::mib(200), None),
+            Bytes::mib(1200 + 200)
+        );
     }
 
     proptest! {

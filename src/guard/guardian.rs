@@ -41,6 +41,8 @@ const ASK_CALM: Duration = Duration::from_millis(250);
 const ASK_PRESSED: Duration = Duration::from_millis(100);
 /// How soon an interrupt that has not worked yet is sent again.
 const RESEND: Duration = Duration::from_millis(5);
+/// How often a query that waits for the level to follow looks again.
+const LEVEL_POLL: Duration = Duration::from_millis(10);
 /// A change of memory that is worth asking DuckDB for its share.
 const WORTH_ASKING: Bytes = Bytes::mib(16);
 /// Bytes per second from which memory is taken to grow because something runs.
@@ -369,7 +371,10 @@ impl Guardian {
                 return Vec::new();
             };
             let gone = members.remove(at);
-            if !members.iter().any(|other| Arc::ptr_eq(&other.instance, &gone.instance)) {
+            if !members
+                .iter()
+                .any(|other| Arc::ptr_eq(&other.instance, &gone.instance))
+            {
                 gone.instance.retire();
             }
             gone
@@ -410,7 +415,10 @@ impl Guardian {
         let mut connections = self.connections.lock();
         connections.retain(|known| known.strong_count() > 0);
         // Twice watched, its query would count as two.
-        if !connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(connection)) {
+        if !connections
+            .iter()
+            .any(|known| known.as_ptr() == Arc::as_ptr(connection))
+        {
             connections.push(Arc::downgrade(connection));
         }
     }
@@ -425,7 +433,26 @@ impl Guardian {
     /// As [`Admission::enter`].
     pub fn enter(&self, query: u64, demand: Demand, gave_up: &dyn Fn() -> bool) -> Result<Permit> {
         let mut queued = |ahead| self.bus.publish(What::QueryQueued { query, ahead });
-        self.admission.enter(demand, gave_up, &mut queued)
+        let start = self.clock.now();
+        loop {
+            let refused = match self.admission.enter(demand, gave_up, &mut queued) {
+                Err(error) if error.kind() == ErrorKind::Memory => error,
+                entered => return entered,
+            };
+            // Memory fell already, and the level follows after its dwell: whoever comes now waits for that.
+            let waits = !self.is_over() && self.clock.now().since(start) < demand.wait;
+            if !waits || gave_up() {
+                return Err(refused);
+            }
+            self.clock.sleep(LEVEL_POLL);
+        }
+    }
+
+    /// Whether memory is where new queries are refused.
+    fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        let [.., emergency] = state.settings.levels;
+        state.usage.share() >= emergency
     }
 
     /// Holds the process to the limit in force until what this returns is dropped. Only for the time of a call into the
@@ -434,7 +461,10 @@ impl Guardian {
         wanted.then(|| {
             let process = self.process_now();
             let armed = self.ceiling.arm(process, reach(self.usage(), process));
-            UnderCeiling { guardian: Arc::clone(self), armed }
+            UnderCeiling {
+                guardian: Arc::clone(self),
+                armed,
+            }
         })
     }
 
@@ -505,7 +535,10 @@ impl Guardian {
             let (late, due) = hasten(connection, now);
             if let Some(query) = late {
                 let reason = Stop::Timeout.reason().to_owned();
-                self.bus.publish(What::QueryInterrupted { query: Some(query), reason });
+                self.bus.publish(What::QueryInterrupted {
+                    query: Some(query),
+                    reason,
+                });
             }
             next = next.min(due.unwrap_or(next));
         }
@@ -565,9 +598,14 @@ impl Guardian {
                 return;
             }
             Some(_) => {}
-            None => connections.iter().for_each(|connection| connection.interrupt_host()),
+            None => connections
+                .iter()
+                .for_each(|connection| connection.interrupt_host()),
         }
-        self.bus.publish(What::QueryInterrupted { query: victim, reason });
+        self.bus.publish(What::QueryInterrupted {
+            query: victim,
+            reason,
+        });
     }
 
     /// Ctrl-C: stops the query that runs on the thread it is meant for.

@@ -98,7 +98,11 @@ impl Instance {
             retired: AtomicBool::new(false),
             original_temp_directory: temp_directory,
             threads: threads.parse().unwrap_or(1),
-            limits: Mutex::new(Limits { original: original_limit, now: original_limit, is_default: None }),
+            limits: Mutex::new(Limits {
+                original: original_limit,
+                now: original_limit,
+                is_default: None,
+            }),
         })
     }
 
@@ -128,7 +132,15 @@ impl Instance {
         let limits = *self.limits.lock();
         if limits.now != limits.original {
             let (before, now) = (limits.original.to_string(), limits.now.to_string());
-            changed.insert(0, Changed { name: "memory_limit", before, now, holders: 1 });
+            changed.insert(
+                0,
+                Changed {
+                    name: "memory_limit",
+                    before,
+                    now,
+                    holders: 1,
+                },
+            );
         }
         changed
     }
@@ -317,7 +329,9 @@ impl Instance {
             know_default(&**session, &mut limits)?;
             return put_limit_back(&**session, &mut limits);
         }
-        session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limits.now.get())).map(drop)
+        session
+            .rows(&format!("SET GLOBAL memory_limit = '{}B'", limits.now.get()))
+            .map(drop)
     }
 
     /// Drops the cache of external files, where this version has one and it is on.
@@ -403,7 +417,13 @@ fn current(session: &dyn Session, name: &str) -> Result<String, EngineError> {
 }
 
 fn put_back(session: &dyn Session, change: &Changed) -> Result<(), EngineError> {
-    session.rows(&format!("SET GLOBAL {} = {}", change.name, quoted(&change.before))).map(drop)
+    session
+        .rows(&format!(
+            "SET GLOBAL {} = {}",
+            change.name,
+            quoted(&change.before)
+        ))
+        .map(drop)
 }
 
 /// DuckDB prints its limit rounded down to one decimal, so a default is recognised, and put back by RESET; another one

@@ -133,6 +133,9 @@ impl PyReport {
     }
 }
 
+/// How an answer was read whose rows were fetched some at a time.
+const ROWS: &str = "fetchone() or fetchmany()";
+
 /// Where the rows of an answer are.
 enum State {
     /// Bound, not run.
@@ -665,7 +668,7 @@ impl Answer {
                 *next = end;
                 return Ok(part);
             }
-            if let State::Read("fetchmany()") = &*state {
+            if let State::Read(ROWS) = &*state {
                 return Ok(PyList::empty(py));
             }
             if let State::Lazy(relation) = &*state {
@@ -689,7 +692,7 @@ impl Answer {
             };
             let part = next_rows(cursor.bind(py), size)?;
             if part.len() < size {
-                *state = State::Read("fetchmany()");
+                *state = State::Read(ROWS);
             }
             Ok(part)
         }
@@ -743,7 +746,8 @@ impl Answer {
             State::Lazy(relation) => {
                 self.inner.refuse_own_query(py)?;
                 let none = relation.bind(py).call_method1(intern!(py, "limit"), (0,))?;
-                none.call_method0(intern!(py, "to_arrow_table"))?.getattr(intern!(py, "schema"))
+                none.call_method0(intern!(py, "to_arrow_table"))?
+                    .getattr(intern!(py, "schema"))
             }
             State::Rows { rows, .. } => {
                 rows_as(py, "table", rows.bind(py), &self.inner.names)?.getattr(intern!(py, "schema"))
@@ -1028,10 +1032,16 @@ impl Answer {
     /// What is left of a stream that was begun, as a table.
     fn rest_as_table<'py>(&self, py: Python<'py>, schema: &SchemaRef) -> PyResult<Bound<'py, PyAny>> {
         let core = &self.inner.core;
-        let mut spool = Spool::new(Arc::clone(schema), &core.spool_directory(), core.answer_memory(), free_space);
+        let mut spool = Spool::new(
+            Arc::clone(schema),
+            &core.spool_directory(),
+            core.answer_memory(),
+            free_space,
+        );
         let told = |error| exception(py, &error);
         while let Some(batch) = self.inner.next(py)? {
-            py.detach(|| spool.push(batch, core.level() >= Level::Warning)).map_err(told)?;
+            py.detach(|| spool.push(batch, core.level() >= Level::Warning))
+                .map_err(told)?;
         }
         let spooled = py.detach(|| spool.finish()).map_err(told)?;
         self.inner.report.lock().spooled = size_on_disk(&spooled);
@@ -1084,7 +1094,9 @@ impl Iterator for Export {
         let inner = self.inner.as_ref()?;
         with_gil(|py| {
             let batch = inner.next(py);
-            batch.map_err(|error| ArrowError::ExternalError(error.to_string().into())).transpose()
+            batch
+                .map_err(|error| ArrowError::ExternalError(error.to_string().into()))
+                .transpose()
         })
         .flatten()
     }

@@ -51,8 +51,14 @@ fn types(py: Python<'_>) -> PyResult<Arc<Types>> {
     let class =
         |name: &str| -> PyResult<Py<PyType>> { Ok(duckdb.getattr(name)?.cast_into::<PyType>()?.unbind()) };
     // A class that this version of DuckDB does not have is never raised by it.
-    let classes = CLASSES.iter().filter_map(|(name, kind)| Some((class(name).ok()?, *kind))).collect();
-    let types = Arc::new(Types { classes, base: class("Error")? });
+    let classes = CLASSES
+        .iter()
+        .filter_map(|(name, kind)| Some((class(name).ok()?, *kind)))
+        .collect();
+    let types = Arc::new(Types {
+        classes,
+        base: class("Error")?,
+    });
     *TYPES.lock() = Some(Arc::clone(&types));
     Ok(types)
 }

@@ -37,7 +37,10 @@ impl Interrupt for PyInterrupt {
     fn interrupt(&self) {
         let _ = Python::try_attach(|py| {
             // A connection that is closed, or that nobody holds, runs nothing.
-            self.con.bind(py).upgrade().map(|con| con.call_method0(intern!(py, "interrupt")).map(drop))
+            self.con
+                .bind(py)
+                .upgrade()
+                .map(|con| con.call_method0(intern!(py, "interrupt")).map(drop))
         });
     }
 }
@@ -59,7 +62,9 @@ impl Engine for PyEngine {
     fn session(&self) -> Result<Box<dyn Session>, EngineError> {
         with_python(|py| {
             let cursor = self.con.call_method0(py, intern!(py, "cursor"))?;
-            Ok(Box::new(PySession { cursor: Arc::new(cursor) }) as Box<dyn Session>)
+            Ok(Box::new(PySession {
+                cursor: Arc::new(cursor),
+            }) as Box<dyn Session>)
         })
     }
 }

@@ -147,10 +147,12 @@ fn value(name: &str, object: &Bound<'_, PyAny>) -> Result<Value> {
     }
 }
 
-
 fn check_connection(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = object.py();
-    if object.is_instance(&py.import(intern!(py, "duckdb"))?.getattr(intern!(py, "DuckDBPyConnection"))?)? {
+    if object.is_instance(
+        &py.import(intern!(py, "duckdb"))?
+            .getattr(intern!(py, "DuckDBPyConnection"))?,
+    )? {
         return Ok(());
     }
     let kind = object.get_type().qualname()?;
@@ -204,18 +206,18 @@ pub(super) fn guard<'py>(
         }
     }
     let slot = Slot::new(connection)?;
-        let engine = Arc::new(PyEngine::new(connection));
+    let engine = Arc::new(PyEngine::new(connection));
     let settings = loaded.clone();
     let core = py
-            .detach(|| {
-                Ward::guard(
-                    &watch::of_process()?,
-                    engine,
-                    Arc::clone(&slot.connection),
-                    settings,
-                )
-            })
-            .map_err(|error| exception(py, &error))?;
+        .detach(|| {
+            Ward::guard(
+                &watch::of_process()?,
+                engine,
+                Arc::clone(&slot.connection),
+                settings,
+            )
+        })
+        .map_err(|error| exception(py, &error))?;
     let ward = Bound::new(
         py,
         PyWard {
@@ -667,7 +669,10 @@ impl PyWard {
         let priority = self::priority(py, priority)?;
         let seat = Seat {
             slot: this.slot(connection)?,
-            con: connection.map_or_else(|| this.con.clone_ref(py), |connection| connection.clone().unbind()),
+            con: connection.map_or_else(
+                || this.con.clone_ref(py),
+                |connection| connection.clone().unbind(),
+            ),
         };
         if let Some(open) = seat.slot.open() {
             open.detach(py)?;
@@ -823,11 +828,9 @@ impl PyWard {
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
-            let relation = seat.con(py).call_method(
-                intern!(py, "sql"),
-                (object.bind(py),),
-                Some(keywords.bind(py)),
-            );
+            let relation =
+                seat.con(py)
+                    .call_method(intern!(py, "sql"), (object.bind(py),), Some(keywords.bind(py)));
             relation.map(Bound::unbind).map_err(|error| {
                 let engine = super::error::engine_error(py, &error);
                 *original = Some(error);

@@ -68,7 +68,7 @@ pub struct Settings {
     pub wait: Duration,
     /// Longest time one attempt at a query may take; none: no limit.
     pub query_timeout: Option<Duration>,
-    /// Most attempts after the first.
+    /// Most retries of a failure that time can mend (a transaction conflict).
     pub retries: u32,
     /// Wait before the first retry of a failure that time can mend; doubles each time, with jitter.
     pub backoff: Duration,

@@ -330,7 +330,7 @@ pub static TABLE: [Row; 32] = [
     Row {
         name: "retries",
         accepted: "give a whole number from 0 such as 3",
-        about: "Most attempts at a query after the first.",
+        about: "Most retries of a failure that time can mend (a transaction conflict).",
         read: |value, settings| {
             put(
                 &mut settings.retries,

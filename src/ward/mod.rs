@@ -4,8 +4,8 @@ mod refusal;
 pub mod report;
 pub mod ticket;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -112,6 +112,10 @@ pub struct Ward {
     loaded: Loaded,
     budget: Budget,
     history: Mutex<History>,
+    /// How often `cancel` was called: it also ends queries that wait, for which there is nothing to interrupt.
+    cancels: AtomicU64,
+    /// How many of those there are.
+    pausing: AtomicUsize,
     closed: AtomicBool,
     process: u32,
 }
@@ -197,6 +201,8 @@ impl Ward {
             loaded,
             budget: budget.clone(),
             history: Mutex::new(History::new(SHAPES)),
+            cancels: AtomicU64::new(0),
+            pausing: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             process: std::process::id(),
         });
@@ -323,6 +329,8 @@ impl Ward {
             );
         }
         let began = self.guardian.clock().now();
+        let cancels = self.cancels.load(Ordering::Acquire);
+        let cancelled = || self.cancels.load(Ordering::Acquire) != cancels;
         loop {
             let rung = ladder.rung();
             let memory = match (rung, learned) {
@@ -341,7 +349,11 @@ impl Ward {
                 return Err(run.fail(busy(), began));
             }
             let waiting = self.guardian.clock().now();
-            let admitted = self.guardian.enter(query, demand, &|| host.gave_up());
+            self.pausing.fetch_add(1, Ordering::AcqRel);
+            let admitted = self
+                .guardian
+                .enter(query, demand, &|| cancelled() || host.gave_up());
+            self.pausing.fetch_sub(1, Ordering::AcqRel);
             run.report.waited += report::seconds(self.guardian.clock().now().since(waiting));
             let permit = match admitted {
                 Ok(permit) => permit,
@@ -435,7 +447,10 @@ impl Ward {
                         run.report.why = format!("{} on the rung \"{}\"", failure.name(), rung.name());
                     }
                     drop(permit);
-                    if let Err(error) = self.pause(failure, after, query, host) {
+                    self.pausing.fetch_add(1, Ordering::AcqRel);
+                    let paused = self.pause(failure, after, query, &|| cancelled() || host.gave_up());
+                    self.pausing.fetch_sub(1, Ordering::AcqRel);
+                    if let Err(error) = paused {
                         return Err(run.fail(error, began));
                     }
                 }
@@ -446,7 +461,11 @@ impl Ward {
                         in_transaction,
                         report: &run.report,
                         budget_source: &self.budget.source,
-                        plan: if kind == ErrorKind::Memory { self.plan(host) } else { None },
+                        plan: if kind == ErrorKind::Memory {
+                            self.plan(host)
+                        } else {
+                            None
+                        },
                     };
                     let message = refusal.message(&error);
                     return Err(run.fail(Error::new(kind, message).with_source(error), began));
@@ -462,12 +481,12 @@ impl Ward {
     }
 
     /// Waits before the next attempt: the backoff with jitter, and after an interrupt by the guard until memory fell.
-    fn pause<T>(&self, failure: Failure, after: Duration, query: u64, host: &mut dyn Host<T>) -> Result<()> {
+    fn pause(&self, failure: Failure, after: Duration, query: u64, gave_up: &dyn Fn() -> bool) -> Result<()> {
         let clock = self.guardian.clock();
         let start = clock.now();
         let wait = after.mul_f64(1.0 + 0.25 * jitter(query, start.elapsed()));
         loop {
-            if host.gave_up() {
+            if gave_up() {
                 return Err(Error::new(
                     ErrorKind::Cancelled,
                     "cancelled while waiting for the next attempt",
@@ -482,8 +501,10 @@ impl Ward {
         }
     }
 
-    /// Cancels every query that runs through this ward; how many.
+    /// Cancels every query that runs or waits through this ward; how many.
     pub fn cancel(&self) -> usize {
+        self.cancels.fetch_add(1, Ordering::AcqRel);
+        let waiting = self.pausing.load(Ordering::Acquire);
         let now = self.guardian.clock().now();
         let mut connections: Vec<_> = self.cursors.lock().iter().filter_map(Weak::upgrade).collect();
         connections.push(Arc::clone(&self.connection));
@@ -504,6 +525,7 @@ impl Ward {
                 })
             })
             .count()
+            + waiting
     }
 
     /// What the ward sees and does now.
@@ -643,12 +665,7 @@ impl Run<'_> {
 
     fn fail(mut self, error: Error, began: crate::clock::Moment) -> Box<Failed> {
         self.report.outcome = Outcome::Failed(error.kind());
-        error
-            .message()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .clone_into(&mut self.report.why);
+        report::first_clause(error.message()).clone_into(&mut self.report.why);
         self.report.seconds = report::seconds(self.ward.guardian.clock().now().since(began));
         ticket::publish_end(&self.ward.guardian, &self.report, Some(error.kind()));
         Box::new(Failed {

@@ -79,7 +79,7 @@ impl Refusal<'_> {
         };
         let need = self.need();
         let mut message = format!(
-            "{what} (tried: {}; peak {} of a budget of {} from {}); it needs about {need}: raise memory= to that",
+            "{what} (tried: {}; peak {} of a budget of {}, {}); it needs about {need} or more: raise memory=",
             tried.join(", "),
             self.report.peak,
             self.report.budget,

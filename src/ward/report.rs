@@ -11,8 +11,10 @@ use crate::fallback::ladder::Rung;
 use crate::units::Bytes;
 
 /// How a query ended.
+///
+/// In JSON it is the text that people read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Outcome {
     /// It has not been read yet, so it has not run.
     #[default]
@@ -25,6 +27,30 @@ pub enum Outcome {
     Closed,
     /// It ended in an error of this kind.
     Failed(ErrorKind),
+}
+
+impl From<Outcome> for String {
+    fn from(outcome: Outcome) -> String {
+        outcome.to_string()
+    }
+}
+
+impl TryFrom<String> for Outcome {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let failed = ErrorKind::ALL.map(Outcome::Failed);
+        [
+            Outcome::NotRun,
+            Outcome::Running,
+            Outcome::Answered,
+            Outcome::Closed,
+        ]
+        .into_iter()
+        .chain(failed)
+        .find(|outcome| outcome.to_string() == text)
+        .ok_or_else(|| format!("{text:?} is not an outcome"))
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -176,6 +202,12 @@ fn duration(seconds: f64) -> String {
     } else {
         format!("{seconds:.1} s")
     }
+}
+
+/// What a message says first: the rest is advice, which the error itself has.
+pub(crate) fn first_clause(message: &str) -> &str {
+    let end = message.find([';', '(', '\n']).unwrap_or(message.len());
+    message[..end].trim_end()
 }
 
 /// Seconds of a duration, as reports give them.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::report::{Attempt, Outcome, Report, seconds};
+use super::report::{self, Attempt, Outcome, Report, seconds};
 use super::{Failed, Ward};
 use crate::clock::Moment;
 use crate::engine::EngineError;
@@ -161,12 +161,7 @@ impl Ticket {
         rows: u64,
     ) -> Box<Failed> {
         self.report.rows = Some(rows);
-        error
-            .message()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .clone_into(&mut self.report.why);
+        report::first_clause(error.message()).clone_into(&mut self.report.why);
         self.end(
             Outcome::Failed(error.kind()),
             failure,
@@ -181,12 +176,7 @@ impl Ticket {
     }
 
     /// Gives everything back and closes the report. What was seen of the query.
-    fn end(
-        &mut self,
-        outcome: Outcome,
-        failure: Option<Failure>,
-        message: Option<String>,
-    ) -> Option<Active> {
+    fn end(&mut self, outcome: Outcome, failure: Option<Failure>, message: Option<String>) -> Option<Active> {
         let held = self.held.take()?;
         let guardian = Arc::clone(self.ward.guardian());
         let now = guardian.clock().now();

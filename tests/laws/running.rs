@@ -231,6 +231,39 @@ fn a_query_that_was_cancelled_is_not_tried_again_whatever_it_failed_of() {
 }
 
 #[test]
+fn a_cancel_ends_a_query_that_waits_in_line_or_for_its_next_attempt() {
+    let rig = Rig::new();
+    rig.answers("q", [conflict()]);
+    rig.answers("open", [Answer::rows(5000)]);
+    let seat = rig.seat();
+    let ward = rig.guard(
+        &seat,
+        Settings {
+            max_concurrent: 1,
+            ..settings()
+        },
+    );
+    let cancel_soon = || {
+        let canceller = Arc::clone(&ward);
+        rig.clock
+            .after(ms(300), move || assert_eq!(canceller.cancel(), 1));
+    };
+    cancel_soon();
+    let failed = rig.run(&ward, &seat, "q").unwrap_err();
+    assert_eq!((failed.error.kind(), rig.asked("q")), (ErrorKind::Cancelled, 1));
+    let other = rig.seat();
+    // Not added to the ward: its answer is not the ward's to cancel.
+    let open = rig.open(&ward, &other, "open").unwrap();
+    let began = rig.clock.now();
+    cancel_soon();
+    let failed = rig.run(&ward, &seat, "q").unwrap_err();
+    assert_eq!((failed.error.kind(), rig.asked("q")), (ErrorKind::Cancelled, 1));
+    assert!(rig.clock.now().since(began) <= ms(550));
+    drop(open);
+    rig.nothing_is_held();
+}
+
+#[test]
 fn giving_up_while_it_waits_for_the_next_attempt_is_final() {
     let rig = Rig::new();
     rig.answers("q", [conflict()]);

@@ -26,7 +26,7 @@ use crate::rig::{Seat, Story, engine_error, limits, loaded, mib, ms, settings};
 use stage::Stage;
 
 /// How many seeds are run unless it is said otherwise.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 /// Splitmix: small, and the same everywhere.
 #[derive(Clone, Debug)]
