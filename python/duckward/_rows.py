@@ -53,6 +53,14 @@ def numpy(rows: Rows, names: list[str]) -> dict[str, Any]:
     return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
 
+def renamed(schema: Any, names: list[str]) -> Any:
+    """A `pyarrow.Schema` with other names."""
+    import pyarrow as pa
+
+    fields = [field.with_name(name) for field, name in zip(schema, names, strict=True)]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
 def cut_arrays(columns: dict[str, Any], cap: int) -> dict[str, Any]:
     """The first `cap` values of every array."""
     return {name: values[:cap] for name, values in columns.items()}

@@ -30,6 +30,21 @@ impl Fingerprint {
     }
 }
 
+/// The words of `sql`, outside of literals, quoted names and comments.
+pub fn words(sql: &str) -> impl Iterator<Item = &str> {
+    let mut rest = sql;
+    std::iter::from_fn(move || {
+        loop {
+            let (token, length) = next_token(rest, rest.chars().next()?);
+            let (text, tail) = rest.split_at(length);
+            rest = tail;
+            if matches!(token, Token::Word) {
+                return Some(text);
+            }
+        }
+    })
+}
+
 enum Token {
     Gap,
     Literal,
@@ -153,6 +168,12 @@ mod tests {
         ] {
             assert_ne!(one, Fingerprint::of(other), "{other}");
         }
+    }
+
+    #[test]
+    fn words_in_literals_names_and_comments_do_not_count() {
+        let sql = "/* returning */ INSERT INTO \"returning\" -- returning\n VALUES ('returning it''s', 7)";
+        assert_eq!(words(sql).collect::<Vec<_>>(), ["INSERT", "INTO", "VALUES"]);
     }
 
     #[test]

@@ -47,6 +47,8 @@ const LEVEL_POLL: Duration = Duration::from_millis(10);
 const WORTH_ASKING: Bytes = Bytes::mib(16);
 /// Bytes per second from which memory is taken to grow because something runs.
 const GROWING: f64 = 1e6;
+/// How long an interrupt of the host's own query is given before the next.
+const HOST_PAUSE: Duration = Duration::from_millis(250);
 /// How soon the allocator of an instance is flushed again to learn what memory is really in use.
 const FLUSH_AGAIN: Duration = Duration::from_millis(500);
 /// `checkpoint_threshold` in an emergency.
@@ -104,6 +106,8 @@ struct State {
     /// The instances that spill early by running on one thread.
     on_one_thread: BTreeSet<u64>,
     capacity: Bytes,
+    /// When the host's own queries were last interrupted.
+    host_interrupted: Option<Moment>,
 }
 
 /// Where the system's limits come from.
@@ -180,6 +184,7 @@ impl Guardian {
             flushed_at: None,
             on_one_thread: BTreeSet::new(),
             capacity,
+            host_interrupted: None,
         };
         Ok(Arc::new(Guardian {
             bus: Arc::new(Bus::new(Arc::clone(&clock))),
@@ -314,9 +319,10 @@ impl Guardian {
     ///
     /// # Errors
     /// [`ErrorKind::Connection`] when it is closed or does not answer.
-    pub fn instance(&self, engine: Arc<dyn Engine>) -> Result<Arc<Instance>> {
+    pub fn instance(&self, engine: &Arc<dyn Engine>) -> Result<Arc<Instance>> {
         let known = self.instances();
-        if let Some(same) = known.iter().find(|instance| instance.is_same(&*engine)) {
+        if let Some(same) = known.iter().find(|instance| instance.is_same(&**engine)) {
+            same.add_engine(engine);
             return Ok(Arc::clone(same));
         }
         Instance::new(engine).map(Arc::new)
@@ -507,7 +513,12 @@ impl Guardian {
             used: usage.used,
             now,
             interruptible: host + queries.iter().filter(|query| query.may_be_chosen()).count(),
-            interrupted: queries
+            // Whether the host's query has ended nobody knows; it is given the same time.
+            interrupted: usize::from(
+                state
+                    .host_interrupted
+                    .is_some_and(|at| now.since(at) < HOST_PAUSE),
+            ) + queries
                 .iter()
                 .filter(|query| query.already_interrupted.is_some())
                 .count(),
@@ -515,6 +526,9 @@ impl Guardian {
         let (governor, steps) = state.governor.decide(&input, &state.policy);
         state.governor = governor;
         let victim = choose_victim(&queries, state.settings.victim, now);
+        if victim.is_none() && steps.contains(&Step::Take(Action::Interrupt)) {
+            state.host_interrupted = Some(now);
+        }
         let trend = Trend {
             used: usage.used,
             limit: usage.limit,

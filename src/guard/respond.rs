@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::{Class, Engine, EngineError, InstanceMemory, Session, instance_memory};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,7 +34,8 @@ pub struct Changed {
 pub struct Instance {
     /// Its number in this process.
     id: u64,
-    engine: Arc<dyn Engine>,
+    /// Ways to a connection of our own: one for each ward, so that any of them may be closed first.
+    engines: Mutex<Vec<Weak<dyn Engine>>>,
     session: Mutex<Box<dyn Session>>,
     changed: Mutex<Vec<Changed>>,
     retired: AtomicBool,
@@ -80,7 +81,7 @@ impl Instance {
     ///
     /// # Errors
     /// [`ErrorKind::Connection`] when it is closed or does not answer.
-    pub fn new(engine: Arc<dyn Engine>) -> Result<Self> {
+    pub fn new(engine: &Arc<dyn Engine>) -> Result<Self> {
         let session = engine.session().map_err(connection_error)?;
         let rows = session
             .rows("SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads')::VARCHAR")
@@ -92,7 +93,7 @@ impl Instance {
         let original_limit = Bytes::from_printed(&limit).unwrap_or(Bytes(u64::MAX));
         Ok(Instance {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            engine,
+            engines: Mutex::new(vec![Arc::downgrade(engine)]),
             session: Mutex::new(session),
             changed: Mutex::new(Vec::new()),
             retired: AtomicBool::new(false),
@@ -160,7 +161,7 @@ impl Instance {
     /// Whether `other` belongs to the same instance: a database attached on the one is seen on the other.
     pub fn is_same(&self, other: &dyn Engine) -> bool {
         let Ok(theirs) = other.session() else { return false };
-        let ours = self.session.lock();
+        let ours = self.open_session();
         let name = format!("duckward_probe_{}_{:p}", std::process::id(), self);
         if ours.rows(&format!("ATTACH ':memory:' AS \"{name}\"")).is_err() {
             return false;
@@ -181,7 +182,7 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn memory(&self) -> Result<InstanceMemory, EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         let memory = instance_memory(&**session)?;
         let mut limits = self.limits.lock();
         if memory.limit != limits.now.to_string()
@@ -196,12 +197,43 @@ impl Instance {
         Ok(memory)
     }
 
+    /// Another way to a connection of our own.
+    pub fn add_engine(&self, engine: &Arc<dyn Engine>) {
+        let mut engines = self.engines.lock();
+        engines.retain(|known| known.strong_count() > 0);
+        engines.push(Arc::downgrade(engine));
+    }
+
+    /// Our connection, opened anew if it went with the connection that it was made from.
+    fn open_session(&self) -> MutexGuard<'_, Box<dyn Session>> {
+        let mut session = self.session.lock();
+        if session
+            .rows("SELECT 1::VARCHAR")
+            .is_err_and(|error| error.class == Class::Connection)
+            && let Ok(another) = self.session()
+        {
+            *session = another;
+        }
+        session
+    }
+
     /// A connection of our own to this instance.
     ///
     /// # Errors
     /// The engine's.
     pub fn session(&self) -> Result<Box<dyn Session>, EngineError> {
-        self.engine.session()
+        let engines: Vec<Arc<dyn Engine>> = self.engines.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut failed = EngineError {
+            class: Class::Connection,
+            message: "every connection to the instance is closed".to_owned(),
+        };
+        for engine in engines {
+            match engine.session() {
+                Ok(session) => return Ok(session),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     /// Sets a global setting, and remembers what was there before.
@@ -209,7 +241,7 @@ impl Instance {
     /// # Errors
     /// The engine's; nothing is changed then.
     pub fn set(&self, name: &'static str, value: &str) -> Result<(), EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         self.set_on(&**session, name, value)
     }
 
@@ -243,7 +275,7 @@ impl Instance {
     /// # Errors
     /// The engine's; nothing is changed then.
     pub fn hold(&self, name: &'static str, value: &str) -> Result<(), EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         if let Some(change) = self.changed.lock().iter_mut().find(|change| change.name == name) {
             change.holders += 1;
             return Ok(());
@@ -278,7 +310,7 @@ impl Instance {
     /// # Errors
     /// The engine's; the change stays noted then.
     pub fn undo(&self, name: &str) -> Result<Option<String>, EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         let mut changed = self.changed.lock();
         let Some(at) = changed.iter().position(|change| change.name == name) else {
             return Ok(None);
@@ -296,7 +328,7 @@ impl Instance {
     /// # Errors
     /// The engine's; the old limit stays.
     pub fn set_limit(&self, limit: Bytes) -> Result<(), EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         self.check_guarded()?;
         let mut limits = self.limits.lock();
         know_default(&**session, &mut limits)?;
@@ -310,7 +342,7 @@ impl Instance {
     /// # Errors
     /// The engine's; the limit stays then.
     pub fn undo_limit(&self) -> Result<(), EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         let mut limits = self.limits.lock();
         if limits.now != limits.original {
             put_limit_back(&**session, &mut limits)?;
@@ -323,7 +355,7 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn flush(&self) -> Result<(), EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         let mut limits = self.limits.lock();
         if limits.now == limits.original {
             know_default(&**session, &mut limits)?;
@@ -339,7 +371,7 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn drop_file_cache(&self) -> Result<bool, EngineError> {
-        let session = self.session.lock();
+        let session = self.open_session();
         match current(&**session, "enable_external_file_cache") {
             Ok(on) if on == "true" => {
                 session.rows("SET GLOBAL enable_external_file_cache = false")?;
@@ -357,7 +389,7 @@ impl Instance {
     /// # Errors
     /// The engine's, a read-only database or an open transaction among them.
     pub fn checkpoint(&self) -> Result<(), EngineError> {
-        self.session.lock().rows("CHECKPOINT").map(drop)
+        self.open_session().rows("CHECKPOINT").map(drop)
     }
 
     /// Makes sure that the instance can spill: into `wanted` if given, else where it does, else the system's directory.
@@ -395,7 +427,7 @@ impl Instance {
         if let Err(error) = self.undo_limit() {
             left.push(format!("memory_limit stays {}: {}", self.limit(), error.message));
         }
-        let session = self.session.lock();
+        let session = self.open_session();
         let changes: Vec<Changed> = self.changed.lock().drain(..).rev().collect();
         for change in changes {
             // DuckDB keeps its temporary directory once it has spilled there; it holds nothing then.

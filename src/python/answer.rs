@@ -9,12 +9,12 @@ use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use parking_lot::Mutex;
-use pyo3::exceptions::PyStopIteration;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyStopIteration};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
 
-use super::convert::{export_stream, import_stream, pyarrow_batch, pyarrow_schema, with_gil};
+use super::convert::{export_stream, import_stream, interrupt_main, pyarrow_batch, pyarrow_schema, with_gil};
 use super::error::{exception, query_exception};
 use super::host::open_reader;
 use super::signals::CtrlC;
@@ -23,6 +23,7 @@ use super::ward::{PyWard, Statement, run};
 use crate::engine::{EngineError, Stream};
 use crate::error::{Error, ErrorKind};
 use crate::fallback::classify::class_of_text;
+use crate::fallback::ladder::Rung;
 use crate::fallback::spool::{Spool, Spooled, free_space, read};
 use crate::guard::Level;
 use crate::guard::guardian::UnderCeiling;
@@ -52,7 +53,7 @@ impl PyReport {
     /// The rung of the last attempt ("as is", "degraded"); None before the first.
     #[getter]
     fn rung(&self) -> Option<&'static str> {
-        self.report.rung().map(crate::fallback::ladder::Rung::name)
+        self.report.rung().map(Rung::name)
     }
 
     /// Why it left the first rung, or why it failed; empty when nothing happened.
@@ -298,6 +299,7 @@ impl Inner {
         let State::Lazy(relation) = &*state else {
             return Err(self.unreadable(py, &state));
         };
+        self.claim(py)?;
         let relation = relation.clone_ref(py);
         if let Some(library) = shape.library {
             // Where it is missing, DuckDB says so.
@@ -334,7 +336,7 @@ impl Inner {
         let State::Lazy(relation) = &*state else {
             return Ok(());
         };
-        self.refuse_own_query(py)?;
+        self.claim(py)?;
         let relation = relation.clone_ref(py);
         py.import(intern!(py, "pyarrow"))?;
         let live = self.seat.slot.streams_are_safe;
@@ -372,13 +374,30 @@ impl Inner {
             rows: 0,
             cap,
         };
-        if live {
-            self.seat.slot.opened(self);
-        } else {
+        let alone = reading
+            .ticket
+            .as_ref()
+            .is_some_and(|ticket| ticket.rung() > Rung::AsIs);
+        if !live {
             self.finish(py, &mut reading);
         }
         *state = State::Stream(reading);
+        if live {
+            self.seat.slot.opened(self);
+        }
+        if live && alone {
+            // The rest at once: nothing else may run before its end.
+            return self.detach_stream(py, state);
+        }
         Ok(())
+    }
+
+    /// Makes the connection free for this answer: another one that holds it moves to memory or disk.
+    fn claim(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        if let Some(open) = self.seat.slot.open().filter(|open| !Arc::ptr_eq(open, self)) {
+            open.detach(py)?;
+        }
+        self.refuse_own_query(py)
     }
 
     /// A query that names an answer of its own connection would wait for itself.
@@ -439,6 +458,7 @@ impl Inner {
 
     /// The next batch; none at the end.
     fn next(self: &Arc<Self>, py: Python<'_>) -> PyResult<Option<RecordBatch>> {
+        self.core.not_forked().map_err(|error| exception(py, &error))?;
         let mut state = self.state()?;
         match &*state {
             State::Rows { .. } => return Err(self.unreadable(py, &state)),
@@ -469,13 +489,9 @@ impl Inner {
                 .transpose()
                 .map_err(AttemptError::Own),
         };
-        let stopped = self
-            .seat
-            .slot
-            .connection
-            .active()
-            .is_some_and(|active| active.stop.is_some());
-        signals.leave(py, stopped)?;
+        if let Err(interrupt) = signals.leave(py) {
+            return Err(self.interrupted(py, &mut state, interrupt));
+        }
         match item {
             Ok(Some(batch)) => {
                 let room = reading.cap.map_or(u64::MAX, |cap| cap - reading.rows);
@@ -506,6 +522,31 @@ impl Inner {
                 Err(self.failed(py, &mut state, &failed, None))
             }
         }
+    }
+
+    /// Ctrl-C while the answer was read: the rest of it is given up.
+    fn interrupted(&self, py: Python<'_>, state: &mut State, interrupt: PyErr) -> PyErr {
+        let old = std::mem::replace(
+            state,
+            State::Failed(Error::new(ErrorKind::Cancelled, "cancelled by Ctrl-C")),
+        );
+        if let State::Stream(Reading {
+            source, ticket, rows, ..
+        }) = old
+        {
+            let report = py.detach(|| {
+                drop(source);
+                ticket.map(|ticket| {
+                    ticket
+                        .fail_with(Error::new(ErrorKind::Cancelled, "cancelled by Ctrl-C"), rows)
+                        .report
+                })
+            });
+            if let Some(report) = report {
+                *self.report.lock() = report;
+            }
+        }
+        interrupt
     }
 
     /// A failure after the query itself had ended (its spool does not read back).
@@ -540,6 +581,10 @@ impl Inner {
     /// Frees the connection for another statement: what is left of a live stream moves to memory or disk.
     pub(super) fn detach(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state()?;
+        self.detach_stream(py, &mut state)
+    }
+
+    fn detach_stream(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<()> {
         let State::Stream(reading) = &mut *state else {
             return Ok(());
         };
@@ -548,8 +593,12 @@ impl Inner {
         };
         let schema = Arc::clone(&reading.schema);
         let first = first.take();
+        let mut signals = CtrlC::enter(py, self.core.guardian().signal_descriptor())?;
         let spooled = py.detach(|| self.spool(stream, &schema, first));
-        match spooled.and_then(|(spooled, _)| Ok((size_on_disk(&spooled), read(spooled)?))) {
+        if let Err(interrupt) = signals.leave(py) {
+            return Err(self.interrupted(py, state, interrupt));
+        }
+        let error = match spooled.and_then(|(spooled, _)| Ok((size_on_disk(&spooled), read(spooled)?))) {
             Ok((on_disk, batches)) => {
                 let old = std::mem::replace(&mut reading.source, Source::Spooled(batches));
                 py.detach(|| drop(old));
@@ -557,23 +606,23 @@ impl Inner {
                     ticket.spooled(bytes);
                 }
                 self.finish(py, reading);
+                return Ok(());
             }
-            // The other statement may go on; whoever reads this answer is told.
-            Err(error) => {
-                let ticket = reading.ticket.take();
-                let error = match error {
-                    AttemptError::Engine(error) => Error::new(ErrorKind::Memory, error.message),
-                    AttemptError::Own(error) => error,
-                };
-                let rows = reading.rows;
-                if let Some(ticket) = ticket {
-                    let failed = py.detach(|| ticket.fail_with(error.clone(), rows));
-                    *self.report.lock() = failed.report;
-                }
-                let old = std::mem::replace(&mut *state, State::Failed(error));
-                py.detach(|| drop(old));
+            Err(error) => error,
+        };
+        // The other statement may go on; whoever reads this answer is told.
+        let (ticket, rows) = (reading.ticket.take(), reading.rows);
+        let failed = py.detach(|| match (ticket, error) {
+            (Some(ticket), AttemptError::Engine(error)) => ticket.fail(&error, rows),
+            (Some(ticket), AttemptError::Own(error)) => ticket.fail_with(error, rows),
+            (None, AttemptError::Engine(error)) => {
+                self.late_failure(Error::new(ErrorKind::Query, error.message))
             }
-        }
+            (None, AttemptError::Own(error)) => self.late_failure(error),
+        });
+        let old = std::mem::replace(&mut *state, State::Closed);
+        py.detach(|| drop(old));
+        self.failed(py, state, &failed, None);
         Ok(())
     }
 
@@ -609,15 +658,20 @@ impl Answer {
         statement: Statement,
         relation: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
+        Answer::of_relation(ward, seat, statement, relation, Report::default())
+    }
+
+    /// What `relation` gives when it is read.
+    pub(super) fn of_relation(
+        ward: &Bound<'_, PyWard>,
+        seat: Seat,
+        statement: Statement,
+        relation: &Bound<'_, PyAny>,
+        report: Report,
+    ) -> PyResult<Self> {
         let names = relation.getattr(intern!(relation.py(), "columns"))?.extract()?;
-        Ok(Inner::wrap(
-            ward,
-            seat,
-            statement,
-            names,
-            State::Lazy(relation.clone().unbind()),
-            Report::default(),
-        ))
+        let state = State::Lazy(relation.clone().unbind());
+        Ok(Inner::wrap(ward, seat, statement, names, state, report))
     }
 
     /// Another statement, run to its end; `rows` is what it said.
@@ -631,10 +685,7 @@ impl Answer {
     ) -> Self {
         Inner::wrap(
             ward,
-            Seat {
-                slot: Arc::clone(&seat.slot),
-                con: seat.con.clone_ref(ward.py()),
-            },
+            seat.held(ward.py()),
             statement,
             names,
             State::Rows {
@@ -672,6 +723,7 @@ impl Answer {
                 return Ok(PyList::empty(py));
             }
             if let State::Lazy(relation) = &*state {
+                inner.claim(py)?;
                 let relation = relation.clone_ref(py);
                 let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
                     row_cursor(relation.bind(py))
@@ -831,6 +883,7 @@ impl Answer {
         let State::Lazy(relation) = &*state else {
             return Err(inner.unreadable(py, &state));
         };
+        inner.claim(py)?;
         let relation = relation.clone_ref(py);
         py.import(intern!(py, "pyarrow"))?;
         let cap = inner.core.guardian().row_cap();
@@ -937,6 +990,9 @@ impl Answer {
     fn fetchall<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(rows) = self.remaining(py, "fetchall()")? {
             return Ok(rows.into_any());
+        }
+        if matches!(&*self.inner.state()?, State::Read(ROWS)) {
+            return Ok(PyList::empty(py).into_any());
         }
         if matches!(&*self.inner.state()?, State::Cursor(_)) {
             return Ok(self.fetch(py, isize::MAX.unsigned_abs())?.into_any());
@@ -1093,10 +1149,14 @@ impl Iterator for Export {
     fn next(&mut self) -> Option<Self::Item> {
         let inner = self.inner.as_ref()?;
         with_gil(|py| {
-            let batch = inner.next(py);
-            batch
-                .map_err(|error| ArrowError::ExternalError(error.to_string().into()))
-                .transpose()
+            let batch = inner.next(py).map_err(|error| {
+                if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                    // The text goes through the interface; the exception comes after it.
+                    interrupt_main(py);
+                }
+                ArrowError::ExternalError(error.to_string().into())
+            });
+            batch.transpose()
         })
         .flatten()
     }

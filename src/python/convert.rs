@@ -66,6 +66,12 @@ pub(super) fn pyarrow_batch<'py>(py: Python<'py>, batch: &RecordBatch) -> PyResu
     class.call_method1(intern!(py, "_import_from_c_capsule"), capsules)
 }
 
+/// Lets Python act as if Ctrl-C was pressed now, as soon as its main thread runs Python again.
+pub(super) fn interrupt_main(_py: Python<'_>) {
+    // SAFETY: only sets a flag; the token says that the GIL is held.
+    unsafe { pyo3::ffi::PyErr_SetInterrupt() };
+}
+
 /// Runs `call` with the GIL, whatever pyo3 believes. A library that we called may have released the GIL and then call
 /// us back on the same thread; pyo3 counts its own attachments only, and would take the GIL for held.
 /// None when the interpreter is not there (any more).

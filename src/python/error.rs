@@ -150,10 +150,11 @@ pub(super) fn exception(py: Python<'_>, error: &Error) -> PyErr {
 /// Ctrl-C stays a `KeyboardInterrupt`; everything else is ours, with DuckDB's as its cause, and the report on it.
 pub(super) fn query_exception(py: Python<'_>, failed: &Failed, original: Option<PyErr>) -> PyErr {
     if failed.stop == Some(Stop::Signal) {
-        return py
-            .check_signals()
-            .err()
-            .unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+        // What the user's handler raised; without that, what it raises by default.
+        return match original {
+            Some(original) => original,
+            None => PyKeyboardInterrupt::new_err(()),
+        };
     }
     if let Some(original) = &original
         && (failed.error.kind() == ErrorKind::Query || original.is_instance_of::<PyKeyboardInterrupt>(py))

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use crate::event::{Bus, Event, SubscriptionId, What};
 use crate::guard::Guardian;
@@ -18,9 +19,19 @@ thread_local! {
     static CALLING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// The callback, which the subscription owns for Python's garbage collector, and the bus calls.
+struct Callback(Mutex<Option<Py<PyAny>>>);
+
+impl Callback {
+    fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.0.lock().as_ref().map(|callback| callback.clone_ref(py))
+    }
+}
+
 /// A running subscription; `cancel()` ends it.
 #[pyclass(frozen, module = "duckward")]
 pub(super) struct Subscription {
+    callback: Arc<Callback>,
     bus: Arc<Bus>,
     id: Mutex<Option<SubscriptionId>>,
 }
@@ -36,6 +47,18 @@ impl Subscription {
         });
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(callback) = self.callback.0.try_lock() {
+            visit.call(&*callback)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let callback = self.callback.0.lock().take();
+        drop(callback);
+    }
+
     fn __repr__(&self) -> &'static str {
         if self.id.lock().is_some() {
             "<duckward.Subscription>"
@@ -48,7 +71,7 @@ impl Subscription {
 /// Subscribes `callback`.
 pub(super) fn subscribe(guardian: &Arc<Guardian>, callback: Py<PyAny>) -> Subscription {
     let bus = guardian.bus();
-    let callback = Arc::new(callback);
+    let callback = Arc::new(Callback(Mutex::new(Some(callback))));
     let (sender, receiver) = channel::<Event>();
     let late = Late {
         sender: Mutex::new(sender),
@@ -64,6 +87,7 @@ pub(super) fn subscribe(guardian: &Arc<Guardian>, callback: Py<PyAny>) -> Subscr
                 drop,
             );
     }
+    let held = Arc::clone(&callback);
     let subscriber = move |event: &Event| {
         if watch::on_guard_thread() {
             late.send(event.clone());
@@ -76,6 +100,7 @@ pub(super) fn subscribe(guardian: &Arc<Guardian>, callback: Py<PyAny>) -> Subscr
     };
     let id = bus.subscribe(Arc::new(subscriber));
     Subscription {
+        callback: held,
         bus: Arc::clone(bus),
         id: Mutex::new(Some(id)),
     }
@@ -92,7 +117,7 @@ impl Late {
     }
 }
 
-fn deliver_late(receiver: &Receiver<Event>, callback: &Py<PyAny>, bus: &std::sync::Weak<Bus>) {
+fn deliver_late(receiver: &Receiver<Event>, callback: &Callback, bus: &std::sync::Weak<Bus>) {
     while let Ok(event) = receiver.recv() {
         if let Err(message) = call(callback, &event)
             && let Some(bus) = bus.upgrade()
@@ -106,9 +131,12 @@ fn deliver_late(receiver: &Receiver<Event>, callback: &Py<PyAny>, bus: &std::syn
 }
 
 /// Calls `callback` with the event; what it raised is shown as an unraisable exception, and returned.
-fn call(callback: &Py<PyAny>, event: &Event) -> Result<(), String> {
+fn call(callback: &Callback, event: &Event) -> Result<(), String> {
     let json = serde_json::to_string(event).map_err(|error| error.to_string())?;
     let called = Python::try_attach(|py| {
+        let Some(callback) = callback.get(py) else {
+            return Ok(());
+        };
         CALLING.set(true);
         let outcome = py
             .import(intern!(py, "json"))

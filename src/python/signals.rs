@@ -1,14 +1,41 @@
 //! Ctrl-C while the main thread is inside DuckDB. DuckDB itself notices it at the end of a pipeline (10 to 40 s with two
-//! threads, measured); here Python's signal handler writes into the watcher's pipe, and the watcher interrupts.
+//! threads, measured), and before 2.0 leaves the query running. Here Python's C handler writes into the watcher's pipe,
+//! the watcher interrupts, and the user's own handler is called when the query has ended.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyDict};
+use pyo3::types::{IntoPyDict, PyDict, PyTuple};
+
+use crate::guard::wake::SIGINT;
+
+/// Ctrl-C was pressed while a call of ours held the handler. The main thread's alone, as Python's handlers are.
+static PRESSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether Ctrl-C was pressed during the call.
+pub(super) fn pressed() -> bool {
+    PRESSED.load(Ordering::Acquire)
+}
+
+/// Stands in for the user's handler during a call: takes note, and raises nothing inside DuckDB.
+#[pyclass(frozen, module = "duckward")]
+struct TakesNote;
+
+#[pymethods]
+impl TakesNote {
+    #[pyo3(signature = (*_args))]
+    fn __call__(&self, _args: &Bound<'_, PyTuple>) {
+        PRESSED.store(true, Ordering::Release);
+    }
+}
 
 struct Calls {
     set_wakeup_fd: Py<PyAny>,
     keywords: Py<PyDict>,
+    signal: Py<PyAny>,
+    handler: Py<TakesNote>,
     main_thread: u64,
     get_ident: Py<PyAny>,
 }
@@ -17,9 +44,13 @@ fn calls(py: Python<'_>) -> PyResult<&'static Calls> {
     static CALLS: PyOnceLock<Calls> = PyOnceLock::new();
     CALLS.get_or_try_init(py, || {
         let threading = py.import("threading")?;
+        // The C module: `signal.signal` looks every argument and result up in an enumeration.
+        let signal = py.import("_signal")?;
         Ok(Calls {
-            set_wakeup_fd: py.import("signal")?.getattr("set_wakeup_fd")?.unbind(),
+            set_wakeup_fd: signal.getattr("set_wakeup_fd")?.unbind(),
             keywords: [("warn_on_full_buffer", false)].into_py_dict(py)?.unbind(),
+            signal: signal.getattr("signal")?.unbind(),
+            handler: Py::new(py, TakesNote)?,
             main_thread: threading
                 .call_method0("main_thread")?
                 .getattr("ident")?
@@ -29,55 +60,83 @@ fn calls(py: Python<'_>) -> PyResult<&'static Calls> {
     })
 }
 
-/// While it lives, a signal that reaches the main thread wakes the watcher. Nothing on other threads.
+/// What was there before.
+struct Before {
+    descriptor: i32,
+    handler: Py<PyAny>,
+}
+
+/// While it lives, Ctrl-C wakes the watcher. Nothing on other threads, inside another one, or where the user has no
+/// handler.
 pub(super) struct CtrlC {
-    previous: Option<i32>,
+    before: Option<Before>,
 }
 
 impl CtrlC {
-    /// Sends signals to `descriptor`, if this is the main thread.
+    /// Takes signals, if this is the main thread; they go to `descriptor`.
     pub(super) fn enter(py: Python<'_>, descriptor: i32) -> PyResult<Self> {
         let calls = calls(py)?;
         let here: u64 = calls.get_ident.call0(py)?.extract(py)?;
         if here != calls.main_thread || descriptor < 0 {
-            return Ok(CtrlC { previous: None });
+            return Ok(CtrlC { before: None });
         }
-        let previous = calls
+        let handler = calls.signal.call1(py, (SIGINT, &calls.handler))?;
+        if handler.is(&calls.handler) || !handler.bind(py).is_callable() {
+            if handler.is_none(py) {
+                // Set from C: not Python's to put back, so it was not replaced in Python's eyes either.
+                return Ok(CtrlC { before: None });
+            }
+            calls.signal.call1(py, (SIGINT, handler))?;
+            return Ok(CtrlC { before: None });
+        }
+        PRESSED.store(false, Ordering::Release);
+        let before = calls
             .set_wakeup_fd
             .call(py, (descriptor,), Some(calls.keywords.bind(py)))?;
         Ok(CtrlC {
-            previous: Some(previous.extract(py)?),
+            before: Some(Before {
+                descriptor: before.extract(py)?,
+                handler,
+            }),
         })
     }
 
     /// Whether a Ctrl-C is meant for this thread.
     pub(super) fn heeded(&self) -> bool {
-        self.previous.is_some()
+        self.before.is_some()
     }
 
-    /// Puts back what was there; `signalled` tells its owner (an event loop) of a signal that came to us meanwhile.
-    pub(super) fn leave(&mut self, py: Python<'_>, signalled: bool) -> PyResult<()> {
-        let Some(previous) = self.previous.take() else {
+    /// Puts back what was there. If Ctrl-C was pressed meanwhile, calls the user's handler now, and tells an event loop.
+    ///
+    /// # Errors
+    /// What the user's handler raises: `KeyboardInterrupt`, unless it is their own.
+    pub(super) fn leave(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(Before { descriptor, handler }) = self.before.take() else {
             return Ok(());
         };
-        calls(py)?
+        let calls = calls(py)?;
+        // What is pending belongs to this call.
+        py.check_signals()?;
+        calls
             .set_wakeup_fd
-            .call(py, (previous,), Some(calls(py)?.keywords.bind(py)))?;
-        if signalled && previous >= 0 {
-            py.import("os")?.call_method1(
-                intern!(py, "write"),
-                (previous, [crate::guard::wake::SIGINT].as_slice()),
-            )?;
+            .call(py, (descriptor,), Some(calls.keywords.bind(py)))?;
+        calls.signal.call1(py, (SIGINT, &handler))?;
+        if !PRESSED.swap(false, Ordering::AcqRel) {
+            return Ok(());
         }
-        Ok(())
+        if descriptor >= 0 {
+            py.import("os")?
+                .call_method1(intern!(py, "write"), (descriptor, [SIGINT].as_slice()))?;
+        }
+        handler.call1(py, (SIGINT, py.None())).map(drop)
     }
 }
 
 impl Drop for CtrlC {
     fn drop(&mut self) {
-        if self.previous.is_some() {
+        if self.before.is_some() {
             Python::attach(|py| {
-                if let Err(error) = self.leave(py, false) {
+                if let Err(error) = self.leave(py) {
                     error.write_unraisable(py, None);
                 }
             });

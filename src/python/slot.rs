@@ -76,6 +76,14 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// The same, for another owner.
+    pub(super) fn held(&self, py: Python<'_>) -> Seat {
+        Seat {
+            slot: Arc::clone(&self.slot),
+            con: self.con.clone_ref(py),
+        }
+    }
+
     /// The connection object.
     pub(super) fn con<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyAny> {
         self.con.bind(py)

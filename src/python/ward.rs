@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyWeakrefMethods;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyWeakrefReference};
 use serde::Serialize;
@@ -14,9 +15,11 @@ use super::answer::Answer;
 use super::error::{exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::host::PyEngine;
-use super::signals::CtrlC;
+use super::signals::{CtrlC, pressed};
 use super::slot::{Seat, Slot};
+use crate::engine::host::Stop;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fallback::history::words;
 use crate::fallback::ladder::Rung;
 use crate::guard::Priority;
 use crate::guard::watch;
@@ -290,7 +293,6 @@ struct PyHost<'a, F> {
     statement: &'a Statement,
     attempt: F,
     original: Option<PyErr>,
-    gave_up: Mutex<Option<PyErr>>,
 }
 
 impl<T, F> Host<T> for PyHost<'_, F>
@@ -313,13 +315,8 @@ where
     }
 
     fn gave_up(&self) -> bool {
-        Python::attach(|py| match py.check_signals() {
-            Ok(()) => false,
-            Err(error) => {
-                *self.gave_up.lock() = Some(error);
-                true
-            }
-        })
+        // Runs the handler that takes note, on the main thread.
+        Python::attach(|py| py.check_signals().is_err()) || pressed()
     }
 
     fn plan(&mut self) -> Option<String> {
@@ -347,13 +344,15 @@ pub(super) fn run<T: Send>(
     statement: &Statement,
     attempt: &mut (dyn FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError> + Send),
 ) -> std::result::Result<(T, Ticket), (Box<Failed>, Option<PyErr>)> {
-    let signals = CtrlC::enter(py, core.guardian().signal_descriptor());
-    let heeds_signals = signals.as_ref().is_ok_and(CtrlC::heeded);
+    let mut signals = match CtrlC::enter(py, core.guardian().signal_descriptor()) {
+        Ok(signals) => signals,
+        Err(error) => return Err((cancelled(Report::default()), Some(error))),
+    };
     let job = Job {
         sql: &statement.sql,
         interruptible: statement.interruptible,
         priority: statement.priority,
-        heeds_signals,
+        heeds_signals: signals.heeded(),
     };
     let (outcome, original) = py.detach(|| {
         let mut host = PyHost {
@@ -361,18 +360,36 @@ pub(super) fn run<T: Send>(
             statement,
             attempt,
             original: None,
-            gave_up: Mutex::new(None),
         };
         let outcome = core.run(&seat.slot.connection, &job, &mut host);
-        (outcome, host.gave_up.into_inner().or(host.original))
+        (outcome, host.original)
     });
-    let signalled = matches!(&outcome, Err(failed) if failed.stop == Some(crate::engine::host::Stop::Signal));
-    if let Ok(mut signals) = signals
-        && let Err(error) = signals.leave(py, signalled)
-    {
-        error.write_unraisable(py, None);
+    match (outcome, signals.leave(py)) {
+        (Ok(done), Ok(())) => Ok(done),
+        (Ok((value, ticket)), Err(interrupt)) => {
+            let report = ticket.report();
+            py.detach(|| drop(ticket));
+            drop(value);
+            Err((cancelled(report), Some(interrupt)))
+        }
+        // A handler of the user's that raises nothing: the query was cancelled all the same.
+        (Err(mut failed), Ok(())) => {
+            failed.stop = failed.stop.filter(|stop| *stop != Stop::Signal);
+            Err((failed, original))
+        }
+        (Err(failed), Err(interrupt)) => Err((cancelled(failed.report), Some(interrupt))),
     }
-    outcome.map_err(|failed| (failed, original))
+}
+
+/// The failure of a query that Ctrl-C ended, whose exception the user's handler raised.
+fn cancelled(report: Report) -> Box<Failed> {
+    let error = Error::new(ErrorKind::Cancelled, "cancelled by Ctrl-C");
+    Box::new(Failed {
+        error,
+        failure: None,
+        stop: Some(Stop::Signal),
+        report,
+    })
 }
 
 fn priority(py: Python<'_>, name: Option<&str>) -> PyResult<Priority> {
@@ -433,6 +450,17 @@ impl PyWard {
 
     fn adopt(&self, connection: &Bound<'_, PyAny>) -> PyResult<Arc<Slot>> {
         let py = connection.py();
+        connection.call_method0(intern!(py, "cursor")).map_err(|error| {
+            let told = exception(
+                py,
+                &Error::new(
+                    ErrorKind::Connection,
+                    "this connection is closed; open another one",
+                ),
+            );
+            told.set_cause(py, Some(error));
+            told
+        })?;
         let engine = PyEngine::new(connection);
         if !py.detach(|| self.core.instance().is_same(&engine)) {
             let message =
@@ -530,15 +558,27 @@ impl PyWard {
             })
         };
         match run(py, &core, seat, &statement, &mut attempt) {
-            Ok(((names, rows), ticket)) => {
+            Ok((Given::Rows(names, rows), ticket)) => {
                 let rows = rows.into_bound(py);
                 let counted = changed(&names, &rows, kind);
                 let report = py.detach(|| ticket.finish(counted));
                 Ok(Answer::rows(slf, seat, statement, names, rows, report))
             }
+            Ok((Given::Relation(relation), ticket)) => {
+                let report = py.detach(|| ticket.finish(None));
+                Answer::of_relation(slf, seat.held(py), statement, relation.bind(py), report)
+            }
             Err((failed, original)) => Err(query_exception(py, &failed, original)),
         }
     }
+}
+
+/// What a statement gave that was run to its end.
+enum Given {
+    /// The names of the columns, and rows.
+    Rows(Vec<String>, Py<PyList>),
+    /// A relation over the rows, which DuckDB keeps.
+    Relation(Py<PyAny>),
 }
 
 /// An error of binding: DuckDB's own, but for exhausted memory, which is told as everywhere.
@@ -565,29 +605,22 @@ fn changed(names: &[String], rows: &Bound<'_, PyList>, kind: Kind) -> Option<u64
     Some(rows.len() as u64)
 }
 
-/// Names and rows of a statement that runs to its end.
+/// Runs a statement to its end.
 fn execute(
     con: &Bound<'_, PyAny>,
     statement: &Bound<'_, PyAny>,
     params: Option<&Bound<'_, PyAny>>,
     kind: Kind,
-) -> PyResult<(Vec<String>, Py<PyList>)> {
+) -> PyResult<Given> {
     let py = con.py();
     if kind == Kind::Described {
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "params"), params)?;
         let relation = con.call_method(intern!(py, "sql"), (statement,), Some(&keywords))?;
         if relation.is_none() {
-            return Ok((Vec::new(), PyList::empty(py).unbind()));
+            return Ok(Given::Rows(Vec::new(), PyList::empty(py).unbind()));
         }
-        let names = relation.getattr(intern!(py, "columns"))?.extract()?;
-        return Ok((
-            names,
-            relation
-                .call_method0(intern!(py, "fetchall"))?
-                .cast_into::<PyList>()?
-                .unbind(),
-        ));
+        return Ok(Given::Relation(relation.unbind()));
     }
     con.call_method1(intern!(py, "execute"), (statement, params))?;
     let description = con.getattr(intern!(py, "description"))?;
@@ -599,12 +632,11 @@ fn execute(
             .map(|column| column?.get_item(0)?.extract())
             .collect::<PyResult<_>>()?
     };
-    Ok((
-        names,
-        con.call_method0(intern!(py, "fetchall"))?
-            .cast_into::<PyList>()?
-            .unbind(),
-    ))
+    let rows = con
+        .call_method0(intern!(py, "fetchall"))?
+        .cast_into::<PyList>()?
+        .unbind();
+    Ok(Given::Rows(names, rows))
 }
 
 /// DuckDB answers COMMIT of an aborted transaction with success, and rolls back. That is said.
@@ -630,19 +662,21 @@ fn refuse_lost_commit(con: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// The kind of a statement by DuckDB's name for its type, and whether it may be interrupted.
 fn kind(name: &str, sql: &str) -> (Kind, bool) {
-    let lower = sql.to_ascii_lowercase();
-    let first = lower.split_whitespace().next().unwrap_or_default();
+    let has = |word: &str| words(sql).any(|other| other.eq_ignore_ascii_case(word));
+    let begins = |word: &str| {
+        words(sql)
+            .next()
+            .is_some_and(|first| first.eq_ignore_ascii_case(word))
+    };
     match name {
         "SELECT" => (Kind::Select, true),
-        "TRANSACTION" if first.starts_with("commit") || first.starts_with("end") => (Kind::Commit, false),
+        "TRANSACTION" if begins("commit") || begins("end") => (Kind::Commit, false),
         "TRANSACTION" => (Kind::Counted, false),
         // CHECKPOINT is a call to DuckDB's parser; it runs to its end whatever arrives, and then says it was interrupted.
-        "CALL" | "PRAGMA" | "VACUUM" => (Kind::Described, !lower.contains("checkpoint")),
+        "CALL" | "PRAGMA" | "VACUUM" => (Kind::Described, !has("checkpoint") && !has("force_checkpoint")),
         "DETACH" => (Kind::Counted, false),
-        "INSERT" | "UPDATE" | "DELETE" | "MERGE_INTO" if lower.contains("returning") => {
-            (Kind::Described, true)
-        }
-        "EXPLAIN" | "MULTI" | "RELATION" | "EXECUTE" | "LOGICAL_PLAN" => (Kind::Described, true),
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE_INTO" if has("returning") => (Kind::Described, true),
+        "EXPLAIN" | "MULTI" | "RELATION" | "LOGICAL_PLAN" => (Kind::Described, true),
         _ => (Kind::Counted, true),
     }
 }
@@ -775,6 +809,20 @@ impl PyWard {
             // The last events (what was put back) are told before the end.
             let _ = subscription.call_method0(py, intern!(py, "cancel"));
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        if let Some(subscriptions) = self.subscriptions.try_lock() {
+            for subscription in &*subscriptions {
+                visit.call(subscription)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let subscriptions = std::mem::take(&mut *self.subscriptions.lock());
+        drop(subscriptions);
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {

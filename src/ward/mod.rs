@@ -102,10 +102,12 @@ pub struct Failed {
 }
 
 /// A guarded connection.
-#[derive(Debug)]
 pub struct Ward {
     id: u64,
     guardian: Arc<Guardian>,
+    /// The instance keeps it weakly: it is this ward's way to it.
+    #[expect(dead_code, reason = "held for the instance")]
+    engine: Arc<dyn Engine>,
     instance: Arc<Instance>,
     connection: Arc<Connection>,
     cursors: Mutex<Vec<Weak<Connection>>>,
@@ -161,6 +163,15 @@ pub struct Status {
     pub sources: std::collections::BTreeMap<String, String>,
 }
 
+impl std::fmt::Debug for Ward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ward")
+            .field("id", &self.id)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Ward {
     /// Takes a connection under guard: `engine` makes connections of our own to its instance, `connection` stops it.
     ///
@@ -182,7 +193,7 @@ impl Ward {
         if let Some(directory) = &settings.temp_directory {
             ensure_writable(directory)?;
         }
-        let instance = guardian.instance(engine)?;
+        let instance = guardian.instance(&engine)?;
         let id = guardian.next_number();
         let member = Member {
             id,
@@ -195,6 +206,7 @@ impl Ward {
         let ward = Arc::new(Ward {
             id,
             guardian: Arc::clone(guardian),
+            engine,
             instance,
             connection,
             cursors: Mutex::new(Vec::new()),
@@ -257,17 +269,26 @@ impl Ward {
     /// # Errors
     /// [`ErrorKind::State`] after `close`, and in a child process that was forked from the ward's.
     pub fn usable(&self) -> Result<()> {
+        self.not_forked()?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::State,
+                "this ward is closed; guard the connection again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether this is the process that made the ward.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] in a child process that was forked from it.
+    pub fn not_forked(&self) -> Result<()> {
         if std::process::id() != self.process {
             return Err(Error::new(
                 ErrorKind::State,
                 "this ward was inherited through a fork, and its watching thread was not; \
                  open a connection of the child's own and guard that, or start the child with \"spawn\"",
-            ));
-        }
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(
-                ErrorKind::State,
-                "this ward is closed; guard the connection again",
             ));
         }
         Ok(())
@@ -302,6 +323,15 @@ impl Ward {
         job: &Job<'_>,
         host: &mut dyn Host<T>,
     ) -> Result<(T, Ticket), Box<Failed>> {
+        if let Err(error) = self.usable() {
+            // Nothing is published: in a forked child the locks of the other threads may be held for ever.
+            return Err(Box::new(Failed {
+                error,
+                failure: None,
+                stop: None,
+                report: Report::default(),
+            }));
+        }
         let query = self.guardian.next_number();
         let settings = self.settings();
         let fingerprint = Fingerprint::of(job.sql);
@@ -424,7 +454,8 @@ impl Ward {
             let failure = classify(&error, run.stop);
             run.failure = Some(failure);
             run.note(rung, started, ended, Some(failure), &error.message);
-            let in_transaction = host.in_transaction();
+            // After a cancel it does not matter, and an engine that has not stopped yet would be waited for.
+            let in_transaction = failure != Failure::Cancelled && host.in_transaction();
             let facts = Facts {
                 handed_out: false,
                 in_transaction: in_transaction || !job.interruptible,

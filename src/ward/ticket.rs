@@ -96,6 +96,11 @@ impl Ticket {
         report
     }
 
+    /// The rung it runs on.
+    pub fn rung(&self) -> Rung {
+        self.rung
+    }
+
     /// Takes note that the answer was moved to disk.
     pub fn spooled(&mut self, bytes: Bytes) {
         self.report.spooled = Some(bytes);

@@ -187,7 +187,7 @@ def test_string_views_come_through(con: Con) -> None:
         "SELECT range AS r, range::VARCHAR AS v FROM range(2047)",
         "SELECT range AS r, range::VARCHAR AS v FROM range(2048)",
         "SELECT range AS r, range::VARCHAR AS v FROM range(20001)",
-        "SELECT 1 AS a, 2 AS a, 3 AS \"\"",
+        'SELECT 1 AS a, 2 AS a, 3 AS ""',
         "SELECT NULL AS n FROM range(3)",
         "FROM range(5)",
         "VALUES (1, 'x'), (2, NULL)",
@@ -217,9 +217,11 @@ def test_random_queries_answer_as_without_a_guard(ward: duckward.Ward) -> None:
     columns = ["i", "k", "s", "d", "day"]
     for _ in range(25):
         picked = rng.sample(columns, rng.randint(1, 5))
-        where = rng.choice(["", "WHERE k < 50", "WHERE d IS NULL", "WHERE i < 0", f"WHERE i % {rng.randint(1, 9)} = 0"])
+        where = rng.choice(
+            ["", "WHERE k < 50", "WHERE d IS NULL", "WHERE i < 0", f"WHERE i % {rng.randint(1, 9)} = 0"]
+        )
         if rng.random() < 0.4:
-            sql = f"SELECT {picked[0]}, count(*) AS n, sum(d) AS d, max(s) AS m FROM t {where} GROUP BY ALL ORDER BY ALL"
+            sql = f"SELECT {picked[0]}, count(*) AS n, sum(d) AS total, max(s) AS m FROM t {where} GROUP BY ALL ORDER BY ALL"
         else:
             sql = f"SELECT {', '.join(picked)} FROM t {where} ORDER BY i LIMIT {rng.randint(0, 3000)}"
         same_in_every_shape(ward, sql)
@@ -232,10 +234,18 @@ def test_columns_and_schema_are_known(ward: duckward.Ward) -> None:
     assert answer.schema.types[0] == pa.int32()
 
 
+@pytest.mark.xfail(
+    HOLDS, strict=False, reason="schema() renames a column of the same name to a_1; its batches do not"
+)
+def test_the_schema_is_the_one_of_the_batches(ward: duckward.Ward) -> None:
+    answer = ward.sql("SELECT 1::INTEGER AS a, 2::BIGINT AS a")
+    assert answer.schema.equals(next(answer).schema)
+
+
 def test_polars_and_another_connection_read_the_stream(ward: duckward.Ward) -> None:
     sql = "SELECT range AS r, range::VARCHAR AS v FROM range(30000)"
     assert pl.DataFrame(ward.sql(sql)).equals(ward.connection.sql(sql).pl())
-    answer = ward.sql(sql)
+    answer = ward.sql(sql)  # noqa: F841, found by name
     with duckdb.connect() as other:
         assert other.sql("SELECT count(*), sum(r), max(v) FROM answer").fetchall() == [
             (30000, 449985000, "9999")
@@ -308,7 +318,12 @@ def test_ddl_and_dml_run_at_once_and_count(ward: duckward.Ward, tmp_path: pathli
 def test_described_statements_give_duckdbs_rows(ward: duckward.Ward) -> None:
     con = ward.connection
     con.execute("CREATE TABLE t AS SELECT range AS i FROM range(3)")
-    for sql in ("PRAGMA table_info('t')", "EXPLAIN SELECT * FROM t", "CALL pragma_version()", "PRAGMA version"):
+    for sql in (
+        "PRAGMA table_info('t')",
+        "EXPLAIN SELECT * FROM t",
+        "CALL pragma_version()",
+        "PRAGMA version",
+    ):
         assert ward.sql(sql).fetchall() == con.sql(sql).fetchall(), sql
     assert ward.sql("DELETE FROM t WHERE i = 0 RETURNING i").fetchall() == [(0,)]
     assert ward.sql("INSERT INTO t VALUES (7) RETURNING i, i * 2 AS j").columns == ["i", "j"]
@@ -337,14 +352,8 @@ def test_a_statement_that_ran_at_once_has_a_schema(ward: duckward.Ward, sql: str
 @pytest.mark.parametrize(
     "sql",
     [
-        pytest.param(
-            "INSERT INTO t VALUES (2, 2.5, 'b') RETURNING *",
-            marks=pytest.mark.xfail(reason="Arrow types are guessed from Python values (_rows.py, answer.rs)"),
-        ),
-        pytest.param(
-            "PIVOT t ON s USING sum(i)",
-            marks=pytest.mark.xfail(HOLDS, reason="Arrow types are guessed from Python values (_rows.py, answer.rs)"),
-        ),
+        "INSERT INTO t VALUES (2, 2.5, 'b') RETURNING *",
+        "PIVOT t ON s USING sum(i)",
         "SELECT * FROM (PIVOT t ON s USING sum(d))",
     ],
 )
@@ -357,7 +366,6 @@ def test_returning_and_pivot_keep_their_types(ward: duckward.Ward, sql: str) -> 
         assert guarded(ward.sql(sql)) == expected, name
 
 
-@pytest.mark.xfail(not HOLDS, reason="the count is lost where the text has the word returning (ward.rs, kind)")
 def test_the_count_of_a_change_does_not_depend_on_its_text(ward: duckward.Ward) -> None:
     ward.sql("CREATE TABLE t (s VARCHAR)")
     assert ward.sql("INSERT INTO t VALUES ('returning customer')").fetchall() == [(1,)]
@@ -415,7 +423,11 @@ def test_local_and_global_frames_are_found(ward: duckward.Ward) -> None:
     assert ward.sql("SELECT sum(a)::INTEGER FROM FRAME").fetchall() == [(6,)]
     assert ward.sql("SELECT sum(a)::INTEGER FROM local").fetchall() == [(12,)]
     assert ward.sql("SELECT sum(a)::INTEGER FROM arrow").to_arrow().column(0).to_pylist() == [30]
-    assert ward.sql("SELECT a FROM polars UNION ALL SELECT a FROM lazy ORDER BY 1").fetchall() == [(5,), (6,), (7,)]
+    assert ward.sql("SELECT a FROM polars UNION ALL SELECT a FROM lazy ORDER BY 1").fetchall() == [
+        (5,),
+        (6,),
+        (7,),
+    ]
     assert ward.sql("WITH x AS (FROM local) SELECT count(*) FROM x").fetchall() == [(3,)]
     assert ward.sql("CREATE TABLE t AS SELECT * FROM local").fetchall() == [(3,)]
     assert ward.sql("SELECT 1; SELECT max(a) FROM local").fetchall() == [(6,)]
@@ -439,7 +451,11 @@ def test_registered_objects_and_functions_are_found(ward: duckward.Ward) -> None
     con.create_function("twice", lambda x: x * 2, ["BIGINT"], "BIGINT")
     expected = [(2,), (4,), (6,)]
     assert ward.sql("SELECT twice(a) FROM shown ORDER BY 1").fetchall() == expected
-    assert ward.sql("SELECT twice(a) AS t FROM shown ORDER BY 1").to_arrow().column(0).to_pylist() == [2, 4, 6]
+    assert ward.sql("SELECT twice(a) AS t FROM shown ORDER BY 1").to_arrow().column(0).to_pylist() == [
+        2,
+        4,
+        6,
+    ]
     assert sum(b.num_rows for b in ward.sql("SELECT twice(range) FROM range(5000)")) == 5000
 
 
@@ -478,7 +494,11 @@ def test_attached_databases_temp_tables_variables_and_settings_stay(
 def test_an_open_answer_stays_whole_when_another_statement_runs(ward: duckward.Ward) -> None:
     for others in (
         ["SELECT 42"],
-        ["CREATE OR REPLACE TABLE t AS SELECT * FROM range(10)", "INSERT INTO t VALUES (1)", "SELECT * FROM t"],
+        [
+            "CREATE OR REPLACE TABLE t AS SELECT * FROM range(10)",
+            "INSERT INTO t VALUES (1)",
+            "SELECT * FROM t",
+        ],
     ):
         answer = ward.sql("SELECT range AS r FROM range(200000)")
         rows = next(answer).column(0).to_pylist()
@@ -490,7 +510,6 @@ def test_an_open_answer_stays_whole_when_another_statement_runs(ward: duckward.W
         assert answer.report.rows == 200000
 
 
-@pytest.mark.xfail(HOLDS, reason="a lazy answer does not free the connection that another holds (answer.rs, start)")
 def test_two_answers_are_read_in_turn(ward: duckward.Ward) -> None:
     first = ward.sql("SELECT range AS r FROM range(100000)")
     second = ward.sql("SELECT -range AS r FROM range(100000)")
@@ -499,7 +518,9 @@ def test_two_answers_are_read_in_turn(ward: duckward.Ward) -> None:
     while any(batch is not None for batch in batches):
         one += sum(batches[0].column(0).to_pylist()) if batches[0] is not None else 0
         two += sum(batches[1].column(0).to_pylist()) if batches[1] is not None else 0
-        batches = [next(each, None) if batch is not None else None for each, batch in zip((first, second), batches)]
+        batches = [
+            next(each, None) if batch is not None else None for each, batch in zip((first, second), batches, strict=False)
+        ]
     assert one == -two == 99999 * 50000
 
 
@@ -554,8 +575,6 @@ READERS: dict[str, Callable[[duckward.Answer], Any]] = {
 @pytest.mark.parametrize("sql", ["SELECT 1 AS a", "EXPLAIN SELECT 1"])
 @pytest.mark.parametrize("first", READERS)
 def test_an_answer_is_read_once_and_says_so(ward: duckward.Ward, first: str, sql: str) -> None:
-    if first == "iteration" and sql.startswith("EXPLAIN"):
-        pytest.skip("see test_a_statement_that_ran_at_once_can_be_iterated")
     answer = ward.sql(sql)
     READERS[first](answer)
     for name, again in READERS.items():
@@ -619,7 +638,9 @@ def test_an_answer_can_be_the_source_of_another_query() -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["1", "1", "1"]), done.stderr[-2000:]
 
 
-@pytest.mark.skipif(not HOLDS, reason="DuckDB before 2.0 waits for itself: the binder holds the connection's lock")
+@pytest.mark.skipif(
+    not HOLDS, reason="DuckDB before 2.0 waits for itself: the binder holds the connection's lock"
+)
 def test_an_answer_as_a_source_on_its_own_connection_ends() -> None:
     """It works or is refused; it neither hangs nor takes the process down."""
     done = run_child("""
@@ -663,7 +684,6 @@ def test_an_answer_that_is_dropped_frees_the_connection(ward: duckward.Ward, bat
     assert ward.status()["running"] == 0
 
 
-@pytest.mark.xfail(reason="fetchall() after the last fetchone() says already read (answer.rs, fetchall)")
 def test_rows_end_as_duckdb_ends_them(ward: duckward.Ward) -> None:
     for sql in ("SELECT 1", "EXPLAIN SELECT 1"):
         answer = ward.sql(sql)

@@ -30,7 +30,9 @@ def nothing_is_changed(con: Con) -> Iterator[None]:
     assert settings_of(con) == before
 
 
-def refused(con: Any, *arguments: Any, error: type[Exception] = duckward.InvalidInputError, **settings: Any) -> str:
+def refused(
+    con: Any, *arguments: Any, error: type[Exception] = duckward.InvalidInputError, **settings: Any
+) -> str:
     with pytest.raises(error) as caught:
         duckward.guard(con, *arguments, **settings)
     assert isinstance(caught.value, duckward.Error)
@@ -61,7 +63,13 @@ def test_a_closed_connection_is_a_connection_error() -> None:
 
 
 def test_a_query_that_is_none_is_named(ward: duckward.Ward) -> None:
-    for query, named in ((None, "NoneType"), (42, "int"), (b"SELECT 1", "bytes"), ("", "no statement"), (" ; ", "no statement")):
+    for query, named in (
+        (None, "NoneType"),
+        (42, "int"),
+        (b"SELECT 1", "bytes"),
+        ("", "no statement"),
+        (" ; ", "no statement"),
+    ):
         with pytest.raises(duckward.InvalidInputError, match=named) as caught:
             ward.sql(query)  # type: ignore[arg-type]
         assert "give SQL" in str(caught.value)
@@ -72,11 +80,12 @@ def test_connections_that_do_not_belong_to_the_ward_are_refused(ward: duckward.W
         ward.sql("SELECT 1", connection="con")  # type: ignore[arg-type]
     with duckdb.connect() as other:
         for call in (lambda: ward.sql("SELECT 1", connection=other), lambda: ward.cursor(other)):
-            with pytest.raises(duckward.InvalidInputError, match=r"another database instance.*duckward\.guard"):
+            with pytest.raises(
+                duckward.InvalidInputError, match=r"another database instance.*duckward\.guard"
+            ):
                 call()
 
 
-@pytest.mark.xfail(reason="PyWard::adopt says another instance for a closed cursor (ward.rs)")
 def test_a_closed_cursor_is_called_closed(ward: duckward.Ward) -> None:
     cursor = ward.connection.cursor()
     cursor.close()
@@ -169,7 +178,12 @@ def test_a_bad_value_names_setting_value_and_what_is_accepted(con: Con, name: st
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("memry", "memory"), ("timeout", "query_timeout"), ("tmp_directory", "temp_directory"), ("retry", "retries")],
+    [
+        ("memry", "memory"),
+        ("timeout", "query_timeout"),
+        ("tmp_directory", "temp_directory"),
+        ("retry", "retries"),
+    ],
 )
 def test_an_unknown_setting_comes_with_the_one_that_was_meant(con: Con, name: str, meant: str) -> None:
     message = refused(con, "2GB", **{name: 1})
@@ -324,7 +338,6 @@ def test_a_closed_ward_says_so_whatever_is_asked(con: Con) -> None:
     assert con.sql("SELECT 1").fetchall() == [(1,)]
 
 
-@pytest.mark.xfail(reason="Ward::run does not ask whether the ward is usable (src/ward/mod.rs)")
 def test_an_unread_answer_of_a_closed_ward_does_not_run_unguarded(con: Con) -> None:
     ward = duckward.guard(con, "2GB")
     unread = ward.sql("SELECT 1")

@@ -44,7 +44,10 @@ def test_each_layer_wins_over_the_one_below(
     con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     default, _ = in_force(con, "2GB")["max_concurrent"]
-    assert in_force(con, "2GB", profile="container-small")["max_concurrent"] == ("2", "profile container-small")
+    assert in_force(con, "2GB", profile="container-small")["max_concurrent"] == (
+        "2",
+        "profile container-small",
+    )
     file = tmp_path / "mine.toml"
     file.write_text('profile = "container-small"\nmax_concurrent = 5\nwait = "7s"\n')
     seen = in_force(con, "2GB", settings_file=file)
@@ -72,7 +75,9 @@ def test_the_file_in_the_working_directory_and_the_one_in_the_environment(
     assert in_force(con, "2GB")["retries"][0] == "2"
 
 
-def test_the_environment_alone_is_enough(con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_alone_is_enough(
+    con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DUCKWARD_MEMORY", "1500MB")
     monkeypatch.setenv("DUCKWARD_ELASTIC", "off")
     with duckward.guard(con) as ward:
@@ -103,7 +108,14 @@ def test_a_share_is_of_what_there_is(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_values_of_every_python_type(con: duckdb.DuckDBPyConnection, tmp_path: pathlib.Path) -> None:
     seen = in_force(
-        con, "2GB", query_timeout=2.5, wait=3, elastic=False, row_cap=None, temp_directory=tmp_path, caution="60%"
+        con,
+        "2GB",
+        query_timeout=2.5,
+        wait=3,
+        elastic=False,
+        row_cap=None,
+        temp_directory=tmp_path,
+        caution="60%",
     )
     assert [seen[name][0] for name in ("query_timeout", "wait", "elastic", "row_cap", "caution")] == [
         "2.5s",
