@@ -17,6 +17,10 @@ pub mod settings;
 pub mod units;
 pub mod ward;
 
+/// Why it is built as it is: questions and answers.
+#[doc = include_str!("../DESIGN.md")]
+pub mod design {}
+
 #[cfg(feature = "python")]
 mod python;
 

@@ -1,7 +1,7 @@
 //! Carries out what the governor decides on a DuckDB instance, and takes it back.
 //!
 //! Every change of a setting goes through [`Instance::set`], which remembers what was there before; nothing is changed
-//! that [`Instance::restore`] does not put back. All of it runs on connections of our own.
+//! that `Instance::restore` does not put back. All of it runs on connections of our own.
 
 use std::collections::BTreeMap;
 use std::fmt;

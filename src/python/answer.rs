@@ -17,6 +17,7 @@ use pyo3::types::{PyList, PyTuple, PyType};
 use super::convert::{export_stream, import_stream, interrupt_main, pyarrow_batch, pyarrow_schema, with_gil};
 use super::error::{exception, query_exception};
 use super::host::open_reader;
+use super::report::PyReport;
 use super::signals::CtrlC;
 use super::slot::Seat;
 use super::ward::{PyWard, Statement, run};
@@ -30,110 +31,6 @@ use crate::guard::guardian::UnderCeiling;
 use crate::units::Bytes;
 use crate::ward::{AttemptError, Failed, Outcome, Report, Ticket, Ward};
 
-/// What happened to a query: attempts, rung, why, memory, spill, rows, time.
-#[pyclass(frozen, module = "duckward", name = "Report")]
-pub(super) struct PyReport {
-    report: Report,
-}
-
-impl PyReport {
-    pub(super) fn new(report: Report) -> Self {
-        PyReport { report }
-    }
-}
-
-#[pymethods]
-impl PyReport {
-    /// How it ended: "answered", "not run yet", "running", "closed before its end" or "failed: <kind>".
-    #[getter]
-    fn outcome(&self) -> String {
-        self.report.outcome.to_string()
-    }
-
-    /// The rung of the last attempt ("as is", "degraded"); None before the first.
-    #[getter]
-    fn rung(&self) -> Option<&'static str> {
-        self.report.rung().map(Rung::name)
-    }
-
-    /// Why it left the first rung, or why it failed; empty when nothing happened.
-    #[getter]
-    fn why(&self) -> &str {
-        &self.report.why
-    }
-
-    /// Every attempt in order, as dictionaries.
-    #[getter]
-    fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.to_dict(py)?.get_item("attempts")
-    }
-
-    /// Largest memory that counted while it ran, in bytes; of the process, not of the query alone.
-    #[getter]
-    fn peak(&self) -> u64 {
-        self.report.peak.get()
-    }
-
-    /// The budget in force, in bytes.
-    #[getter]
-    fn budget(&self) -> u64 {
-        self.report.budget.get()
-    }
-
-    /// Largest temporary storage seen, in bytes.
-    #[getter]
-    fn spill(&self) -> u64 {
-        self.report.spill.get()
-    }
-
-    /// Rows handed out or changed; None where they are not counted.
-    #[getter]
-    fn rows(&self) -> Option<u64> {
-        self.report.rows
-    }
-
-    /// Whether the answer was cut at `row_cap` rows under memory pressure.
-    #[getter]
-    fn truncated(&self) -> bool {
-        self.report.truncated
-    }
-
-    /// Bytes of the answer on disk; None when it stayed in memory.
-    #[getter]
-    fn spooled(&self) -> Option<u64> {
-        self.report.spooled.map(Bytes::get)
-    }
-
-    /// Wall time in seconds.
-    #[getter]
-    fn seconds(&self) -> f64 {
-        self.report.seconds
-    }
-
-    /// Seconds spent waiting for admission.
-    #[getter]
-    fn waited(&self) -> f64 {
-        self.report.waited
-    }
-
-    /// The report as plain Python data.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        super::ward::to_python(py, &self.report)
-    }
-
-    fn __str__(&self) -> String {
-        self.report.to_string()
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<duckward.Report: {}>", self.report.outcome)
-    }
-
-    fn _repr_html_(&self) -> String {
-        self.report.to_html()
-    }
-}
-
 /// How an answer was read whose rows were fetched some at a time.
 const ROWS: &str = "fetchone() or fetchmany()";
 
@@ -146,7 +43,7 @@ enum State {
     /// Rows kept by the engine, read some at a time.
     Cursor(Py<PyAny>),
     /// Batches.
-    Stream(Reading),
+    Stream(Box<Reading>),
     /// Read, by this method.
     Read(&'static str),
     /// Lost, and why.
@@ -381,7 +278,7 @@ impl Inner {
         if !live {
             self.finish(py, &mut reading);
         }
-        *state = State::Stream(reading);
+        *state = State::Stream(Box::new(reading));
         if live {
             self.seat.slot.opened(self);
         }
@@ -530,10 +427,10 @@ impl Inner {
             state,
             State::Failed(Error::new(ErrorKind::Cancelled, "cancelled by Ctrl-C")),
         );
-        if let State::Stream(Reading {
-            source, ticket, rows, ..
-        }) = old
-        {
+        if let State::Stream(reading) = old {
+            let Reading {
+                source, ticket, rows, ..
+            } = *reading;
             let report = py.detach(|| {
                 drop(source);
                 ticket.map(|ticket| {
@@ -628,14 +525,11 @@ impl Inner {
 
     fn report(&self) -> Report {
         if let Some(state) = self.state.try_lock()
-            && let State::Stream(Reading {
-                ticket: Some(ticket),
-                rows,
-                ..
-            }) = &*state
+            && let State::Stream(reading) = &*state
+            && let Some(ticket) = &reading.ticket
         {
             return Report {
-                rows: Some(*rows),
+                rows: Some(reading.rows),
                 ..ticket.report()
             };
         }
@@ -758,9 +652,9 @@ fn row_cursor<'py>(relation: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> 
     if relation.hasattr(modern)? {
         let rows = relation.call_method0(modern)?.try_iter()?;
         // A generator runs nothing before its first row; the attempt must.
-        return Ok(py
+        return py
             .import(intern!(py, "duckward._rows"))?
-            .call_method1("started", (rows,))?);
+            .call_method1("started", (rows,));
     }
     relation.call_method0(intern!(py, "execute"))
 }
@@ -798,8 +692,12 @@ impl Answer {
             State::Lazy(relation) => {
                 self.inner.refuse_own_query(py)?;
                 let none = relation.bind(py).call_method1(intern!(py, "limit"), (0,))?;
-                none.call_method0(intern!(py, "to_arrow_table"))?
-                    .getattr(intern!(py, "schema"))
+                let schema = none
+                    .call_method0(intern!(py, "to_arrow_table"))?
+                    .getattr(intern!(py, "schema"))?;
+                // As a subquery its columns got names of their own, where two had the same.
+                let rows = py.import(intern!(py, "duckward._rows"))?;
+                rows.call_method1("renamed", (schema, &self.inner.names))
             }
             State::Rows { rows, .. } => {
                 rows_as(py, "table", rows.bind(py), &self.inner.names)?.getattr(intern!(py, "schema"))
@@ -1186,7 +1084,7 @@ impl Drop for Inner {
         // Ending a query may wait for an interrupt that waits for the GIL.
         let _ = Python::try_attach(|py| {
             if let State::Stream(reading) = state {
-                let Reading { source, ticket, .. } = reading;
+                let Reading { source, ticket, .. } = *reading;
                 py.detach(|| {
                     drop(source);
                     drop(ticket);

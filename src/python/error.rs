@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fallback::classify::class_of_text;
 use crate::ward::{Failed, Report};
 
-use super::answer::PyReport;
+use super::report::PyReport;
 
 /// DuckDB's exception classes, most particular first, and what they mean to the ladder.
 const CLASSES: [(&str, Class); 11] = [

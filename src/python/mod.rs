@@ -7,6 +7,7 @@ mod convert;
 mod error;
 mod events;
 mod host;
+mod report;
 mod signals;
 mod slot;
 mod ward;
@@ -17,7 +18,7 @@ use pyo3::prelude::*;
 fn _duckward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<answer::Answer>()?;
-    module.add_class::<answer::PyReport>()?;
+    module.add_class::<report::PyReport>()?;
     module.add_class::<events::Subscription>()?;
     module.add_class::<ward::PyWard>()?;
     module.add_function(wrap_pyfunction!(ward::guard, module)?)?;

@@ -333,6 +333,10 @@ where
     }
 }
 
+/// One attempt: with the GIL, on the calling thread. Leaves the exception that DuckDB raised.
+pub(super) type Attempt<'a, T> =
+    dyn FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError> + Send + 'a;
+
 /// Runs `attempt` up the ladder, without the GIL but for the attempts themselves.
 ///
 /// # Errors
@@ -342,7 +346,7 @@ pub(super) fn run<T: Send>(
     core: &Arc<Ward>,
     seat: &Seat,
     statement: &Statement,
-    attempt: &mut (dyn FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError> + Send),
+    attempt: &mut Attempt<'_, T>,
 ) -> std::result::Result<(T, Ticket), (Box<Failed>, Option<PyErr>)> {
     let mut signals = match CtrlC::enter(py, core.guardian().signal_descriptor()) {
         Ok(signals) => signals,
