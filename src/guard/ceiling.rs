@@ -16,6 +16,15 @@ use parking_lot::Mutex;
 use super::reading::ProcessMemory;
 use crate::units::Bytes;
 
+/// The largest mapping behind a guard page that is taken for a stack.
+const STACK: u64 = 16 << 20;
+
+/// The smallest mapping that is taken for a reservation.
+const RESERVATION: u64 = 1 << 30;
+
+/// How much the mappings must have changed for what is set aside to be looked up again.
+const REMAPPED: u64 = 4 << 20;
+
 /// A limit is moved only by more than this, so that most readings cost no system call.
 const STEP: u64 = 1 << 20;
 
@@ -33,37 +42,60 @@ static TRIED: AtomicU64 = AtomicU64::new(NONE);
 /// What the limit adds to the anonymous memory that may be reached. Fixed when it is armed: taken anew at each reading,
 /// it would let the process grow by its slack every time.
 static MARGIN: AtomicI64 = AtomicI64::new(0);
-/// What the process had mapped when the first of them was armed.
-static DATA: AtomicU64 = AtomicU64::new(0);
-/// What calls into the engine have mapped, all together.
-static KEPT: AtomicU64 = AtomicU64::new(0);
+/// What the process had mapped when [`ASIDE`] was looked up.
+static LOOKED_UP_AT: AtomicU64 = AtomicU64::new(0);
+/// What of it was set aside.
+static ASIDE: AtomicU64 = AtomicU64::new(0);
 /// Whether [`release_now`] has lifted it.
 static RELEASED: AtomicBool = AtomicBool::new(false);
 
 /// The soft `RLIMIT_DATA` that lets a process grow by `room`, and hardly more.
 ///
-/// `kept` is what the engine's calls have mapped so far: jemalloc never unmaps. What of it the process has not in use
-/// (beyond the anonymous memory it began with, `begun`) it can grow into without the limit noticing, so that is taken off
-/// the room. `most` is the limit that may not be passed: the hard limit, or a soft one that was there before.
-pub fn limit(now: ProcessMemory, begun: Bytes, kept: Bytes, room: Bytes, most: Option<Bytes>) -> Bytes {
-    let unused = kept.minus(now.anonymous.minus(begun));
+/// What is mapped and not in use, an allocator can hand out without the limit noticing (jemalloc never unmaps), so it is
+/// taken off the room; but for `set_aside`, which no engine can use: thread stacks, and what another library reserved.
+/// `most` is the limit that may not be passed: the hard limit, or a soft one that was there before.
+pub fn limit(now: ProcessMemory, set_aside: Bytes, room: Bytes, most: Option<Bytes>) -> Bytes {
+    let unused = now.data.minus(now.anonymous).minus(set_aside);
     let limit = now.data.plus(room.minus(unused));
     // One byte less than "no limit", in case it saturated.
     limit.min(most.unwrap_or(Bytes(NONE - 1)))
 }
 
-/// The net of one guard. Dropping it does not take the limit away; dropping the last [`Armed`] does.
-#[derive(Clone, Copy, Debug)]
-pub struct Ceiling {
-    start: ProcessMemory,
+/// Sizes of the mappings in the text of `/proc/self/maps` that no engine hands out: stacks (a private writable mapping
+/// right behind its guard page), and reservations of a gibibyte and more (mimalloc's, which comes with pyarrow).
+fn set_aside(maps: &str) -> Bytes {
+    let mut sum = Bytes(0);
+    let mut guard_end = None;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some(rights)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let bound = |text: &str| u64::from_str_radix(text, 16).ok();
+        let Some((start, end)) = range
+            .split_once('-')
+            .and_then(|(start, end)| Some((bound(start)?, bound(end)?)))
+        else {
+            continue;
+        };
+        let size = end.saturating_sub(start);
+        let anonymous = fields.nth(3).is_none();
+        if rights == "rw-p"
+            && anonymous
+            && ((guard_end == Some(start) && size <= STACK) || size >= RESERVATION)
+        {
+            sum = sum.plus(Bytes(size));
+        }
+        guard_end = rights.starts_with("---").then_some(end);
+    }
+    sum
 }
 
-impl Ceiling {
-    /// A net for a guard that begins when the process is at `start`. Nothing is limited yet.
-    pub const fn new(start: ProcessMemory) -> Self {
-        Ceiling { start }
-    }
+/// The net. Dropping it does not take the limit away; dropping the last [`Armed`] does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ceiling;
 
+impl Ceiling {
     /// Limits the process, which is at `now`, to `reach` bytes of anonymous memory and hardly more, until every
     /// [`Armed`] is dropped.
     ///
@@ -77,9 +109,7 @@ impl Ceiling {
             if let Some((soft, _)) = rlimit::get() {
                 RELEASED.store(false, SeqCst);
                 BEFORE.store(soft, SeqCst);
-                let kept = Bytes(KEPT.load(SeqCst));
-                DATA.store(now.data.0, SeqCst);
-                let limit = limit(now, self.start.anonymous, kept, reach.minus(now.anonymous), None);
+                let limit = limit(now, aside(now), reach.minus(now.anonymous), None);
                 MARGIN.store(difference(limit, reach.max(now.anonymous)), SeqCst);
                 set(reach);
             }
@@ -134,14 +164,15 @@ fn set(reach: Bytes) {
     }
 }
 
-impl Armed {
-    /// Takes note of what the process has mapped, before this is dropped.
-    pub fn note(&self, now: ProcessMemory) {
-        let armed = ARMED.lock();
-        if *armed == 1 {
-            KEPT.fetch_add(now.data.0.saturating_sub(DATA.load(SeqCst)), SeqCst);
-        }
+/// What is set aside of the mappings now; looked up again only when they changed.
+fn aside(now: ProcessMemory) -> Bytes {
+    if now.data.0.abs_diff(LOOKED_UP_AT.load(SeqCst)) > REMAPPED
+        && let Ok(maps) = std::fs::read_to_string("/proc/self/maps")
+    {
+        ASIDE.store(set_aside(&maps).0, SeqCst);
+        LOOKED_UP_AT.store(now.data.0, SeqCst);
     }
+    Bytes(ASIDE.load(SeqCst))
 }
 
 /// As long as one of these lives, the limit is kept up. Dropping the last puts the soft limit back that was
@@ -270,46 +301,59 @@ mod tests {
         }
     }
 
-    const BEGUN: Bytes = Bytes::mib(50);
-
     #[test]
-    fn a_process_whose_mappings_are_in_use_may_grow_by_the_whole_room() {
-        let grown = process(Bytes::mib(350), Bytes::mib(420));
-        let limit = limit(grown, BEGUN, Bytes::mib(300), Bytes::mib(200), None);
-        assert_eq!(limit, Bytes::mib(420 + 200));
-    }
-
-    #[test]
-    fn what_the_engine_keeps_mapped_and_unused_is_taken_off_the_room() {
-        let shrunk = process(Bytes::mib(90), Bytes::mib(420));
-        let limit = |kept| limit(shrunk, BEGUN, Bytes::mib(kept), Bytes::mib(200), None);
-        assert_eq!(limit(100), Bytes::mib(420 + 140));
-        assert_eq!(limit(900), Bytes::mib(420));
-    }
-
-    #[test]
-    fn a_reservation_of_another_library_takes_nothing_off() {
+    fn a_process_whose_mappings_are_in_use_or_set_aside_may_grow_by_the_whole_room() {
+        let used = process(Bytes::mib(350), Bytes::mib(420));
+        assert_eq!(
+            limit(used, Bytes::mib(70), Bytes::mib(200), None),
+            Bytes::mib(420 + 200)
+        );
         let reserved = process(Bytes::mib(50), Bytes::mib(1200));
         assert_eq!(
-            limit(reserved, BEGUN, Bytes(0), Bytes::mib(200), None),
+            limit(reserved, Bytes::mib(1150), Bytes::mib(200), None),
             Bytes::mib(1200 + 200)
         );
+    }
+
+    #[test]
+    fn what_is_mapped_and_unused_is_taken_off_the_room() {
+        let unused = process(Bytes::mib(90), Bytes::mib(420));
+        assert_eq!(
+            limit(unused, Bytes::mib(300), Bytes::mib(200), None),
+            Bytes::mib(420 + 170)
+        );
+        assert_eq!(limit(unused, Bytes(0), Bytes::mib(200), None), Bytes::mib(420));
+    }
+
+    #[test]
+    fn stacks_and_reservations_are_set_aside_and_heaps_are_not() {
+        let maps = "\
+7f0000000000-7f0000001000 ---p 00000000 00:00 0 \n\
+7f0000001000-7f0000801000 rw-p 00000000 00:00 0 \n\
+7f0000801000-7f0000a01000 rw-p 00000000 00:00 0 \n\
+7f1000000000-7f1040000000 rw-p 00000000 00:00 0 \n\
+7f2000000000-7f2000001000 ---p 00000000 00:00 0 \n\
+7f2000001000-7f2008001000 rw-p 00000000 00:00 0 \n\
+7f3000000000-7f3000001000 ---p 00000000 08:01 77   /lib/x.so\n\
+7f3000001000-7f3000002000 rw-p 00000000 08:01 77   /lib/x.so\n\
+garbage\n";
+        assert_eq!(set_aside(maps), Bytes::mib(8 + 1024));
     }
 
     proptest! {
         #[test]
         fn the_limit_leaves_at_most_the_room_more_with_more_of_it_and_stays_under_the_most(
-            now: (u64, u64), begun: u64, kept: u64, room: u64, more: u64, most: Option<u64>,
+            now: (u64, u64), aside: u64, room: u64, more: u64, most: Option<u64>,
         ) {
-            let (now, begun, kept) = (process(Bytes(now.0), Bytes(now.1)), Bytes(begun), Bytes(kept));
-            let free = limit(now, begun, kept, Bytes(room), None);
+            let (now, aside) = (process(Bytes(now.0), Bytes(now.1)), Bytes(aside));
+            let free = limit(now, aside, Bytes(room), None);
             prop_assert!(free.0 < NONE);
             prop_assert!(free >= now.data.min(Bytes(NONE - 1)));
             prop_assert!(free <= now.data.plus(Bytes(room)));
-            let wider = limit(now, begun, kept, Bytes(room).plus(Bytes(more)), None);
+            let wider = limit(now, aside, Bytes(room).plus(Bytes(more)), None);
             prop_assert!(wider >= free, "more room, lower limit");
             let most = most.map(Bytes);
-            let under = limit(now, begun, kept, Bytes(room), most);
+            let under = limit(now, aside, Bytes(room), most);
             prop_assert_eq!(under, most.map_or(free, |most| most.min(free)));
         }
     }
@@ -334,7 +378,7 @@ mod tests {
 
         fn armed(room: Bytes) -> (Ceiling, Armed) {
             let now = now();
-            let ceiling = Ceiling::new(now);
+            let ceiling = Ceiling;
             (ceiling, ceiling.arm(now, now.anonymous.plus(room)))
         }
 
@@ -408,7 +452,7 @@ mod tests {
             let soft = || getrlimit(Resource::Data).current;
             let before = soft();
             let start = now();
-            let ceiling = Ceiling::new(start);
+            let ceiling = Ceiling;
             ceiling.adjust(start.anonymous.plus(Bytes::mib(100)));
             assert_eq!(soft(), before, "not armed");
             let armed = ceiling.arm(start, start.anonymous.plus(Bytes::mib(200)));
@@ -481,7 +525,7 @@ mod tests {
             }
             set_soft(Some(6 << 30));
             let start = now();
-            let ceiling = Ceiling::new(start);
+            let ceiling = Ceiling;
             std::thread::scope(|scope| {
                 for thread in 0..6u64 {
                     scope.spawn(move || {

@@ -198,7 +198,7 @@ impl Guardian {
             state: Mutex::new(state),
             tasks: Mutex::new(VecDeque::new()),
             task_ready: Condvar::new(),
-            ceiling: Ceiling::new(process),
+            ceiling: Ceiling,
             stopped: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
         }))
@@ -463,14 +463,10 @@ impl Guardian {
 
     /// Holds the process to the limit in force until what this returns is dropped. Only for the time of a call into the
     /// engine: under the ceiling an allocation of anybody's in this process may fail, when there is no room for it.
-    pub fn arm_ceiling(self: &Arc<Self>, wanted: bool) -> Option<UnderCeiling> {
+    pub fn arm_ceiling(&self, wanted: bool) -> Option<Armed> {
         wanted.then(|| {
             let process = self.process_now();
-            let armed = self.ceiling.arm(process, reach(self.usage(), process));
-            UnderCeiling {
-                guardian: Arc::clone(self),
-                armed,
-            }
+            self.ceiling.arm(process, reach(self.usage(), process))
         })
     }
 
@@ -934,19 +930,6 @@ impl Guardian {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
-    }
-}
-
-/// As long as one of these lives, the process is held to the limit in force.
-#[derive(Debug)]
-pub struct UnderCeiling {
-    guardian: Arc<Guardian>,
-    armed: Armed,
-}
-
-impl Drop for UnderCeiling {
-    fn drop(&mut self) {
-        self.armed.note(self.guardian.process_now());
     }
 }
 

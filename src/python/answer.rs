@@ -27,7 +27,7 @@ use crate::fallback::classify::class_of_text;
 use crate::fallback::ladder::Rung;
 use crate::fallback::spool::{Spool, Spooled, free_space, read};
 use crate::guard::Level;
-use crate::guard::guardian::UnderCeiling;
+use crate::guard::ceiling::Armed;
 use crate::units::Bytes;
 use crate::ward::{AttemptError, Failed, Outcome, Report, Ticket, Ward};
 
@@ -340,7 +340,7 @@ impl Inner {
     }
 
     /// Holds the process to the limit during a call into the engine.
-    fn ceiling(&self) -> Option<UnderCeiling> {
+    fn ceiling(&self) -> Option<Armed> {
         let wanted = self.core.settings().ceiling;
         self.core.guardian().arm_ceiling(wanted)
     }

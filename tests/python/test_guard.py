@@ -588,7 +588,13 @@ def test_ctrl_c_ends_a_query_at_once(read: str) -> None:
     "read",
     [
         "list(answer)",
-        "pa.table(answer)",
+        pytest.param(
+            "pa.table(answer)",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="an Arrow stream passes on a text: pyarrow raises its own error, and KeyboardInterrupt follows",
+            ),
+        ),
         "ward.sql('SELECT 42').fetchall()",
     ],
 )
