@@ -1,7 +1,7 @@
 """The exceptions of duckward: one class a kind, named for what the caller does next.
 
-Each also is the exception that existing handlers catch: DuckDB's of the same meaning, or Python's own. Errors of a
-statement itself (syntax, names, types, constraints) are DuckDB's exceptions, unchanged.
+Each also is the exception that existing handlers catch: DuckDB's of the same meaning, or Python's own. Errors
+of a statement itself (syntax, names, types, constraints) are DuckDB's exceptions, unchanged.
 """
 
 import builtins

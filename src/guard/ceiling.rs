@@ -16,6 +16,9 @@ use parking_lot::Mutex;
 use super::reading::ProcessMemory;
 use crate::units::Bytes;
 
+/// What is left for everybody else, however much the engine's allocator keeps mapped.
+const HEADROOM: Bytes = Bytes::mib(16);
+
 /// The largest mapping behind a guard page that is taken for a stack.
 const STACK: u64 = 16 << 20;
 
@@ -56,7 +59,9 @@ static RELEASED: AtomicBool = AtomicBool::new(false);
 /// `most` is the limit that may not be passed: the hard limit, or a soft one that was there before.
 pub fn limit(now: ProcessMemory, set_aside: Bytes, room: Bytes, most: Option<Bytes>) -> Bytes {
     let unused = now.data.minus(now.anonymous).minus(set_aside);
-    let limit = now.data.plus(room.minus(unused));
+    // The rest of the process must not starve: glibc ends it when a thread's local data cannot be allocated.
+    let growth = room.minus(unused).max(room.min(HEADROOM));
+    let limit = now.data.plus(growth);
     // One byte less than "no limit", in case it saturated.
     limit.min(most.unwrap_or(Bytes(NONE - 1)))
 }
@@ -322,7 +327,14 @@ mod tests {
             limit(unused, Bytes::mib(300), Bytes::mib(200), None),
             Bytes::mib(420 + 170)
         );
-        assert_eq!(limit(unused, Bytes(0), Bytes::mib(200), None), Bytes::mib(420));
+        assert_eq!(
+            limit(unused, Bytes(0), Bytes::mib(200), None),
+            Bytes::mib(420 + 16)
+        );
+        assert_eq!(
+            limit(unused, Bytes(0), Bytes::mib(10), None),
+            Bytes::mib(420 + 10)
+        );
     }
 
     #[test]

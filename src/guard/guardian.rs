@@ -45,8 +45,9 @@ const RESEND: Duration = Duration::from_millis(5);
 const LEVEL_POLL: Duration = Duration::from_millis(10);
 /// A change of memory that is worth asking DuckDB for its share.
 const WORTH_ASKING: Bytes = Bytes::mib(16);
-/// Bytes per second from which memory is taken to grow because something runs.
-const GROWING: f64 = 1e6;
+/// Memory that grows by so much in so short a time does because something runs.
+const RISE: Bytes = Bytes::mib(4);
+const RISE_WITHIN: Duration = Duration::from_millis(50);
 /// How long an interrupt of the host's own query is given before the next.
 const HOST_PAUSE: Duration = Duration::from_millis(250);
 /// How soon the allocator of an instance is flushed again to learn what memory is really in use.
@@ -106,6 +107,9 @@ struct State {
     /// The instances that spill early by running on one thread.
     on_one_thread: BTreeSet<u64>,
     capacity: Bytes,
+    /// Where the present rise is counted from, and whether the last one was a rise.
+    risen_from: Option<(Moment, Bytes)>,
+    rising: bool,
     /// When the host's own queries were last interrupted.
     host_interrupted: Option<Moment>,
 }
@@ -184,6 +188,8 @@ impl Guardian {
             flushed_at: None,
             on_one_thread: BTreeSet::new(),
             capacity,
+            risen_from: None,
+            rising: false,
             host_interrupted: None,
         };
         Ok(Arc::new(Guardian {
@@ -498,7 +504,7 @@ impl Guardian {
             .filter_map(|connection| running(connection, process))
             .collect();
         // A connection on which no query of ours runs may run one of the host's; then memory grows.
-        let host = if state.growth >= GROWING {
+        let host = if state.rising {
             connections.len() - queries.len()
         } else {
             0
@@ -591,6 +597,11 @@ impl Guardian {
                 let grown = used.get() as f64 - before.get() as f64;
                 state.growth = grown / seconds;
             }
+        }
+        let (since, before) = *state.risen_from.get_or_insert((now, used));
+        if now.since(since) >= RISE_WITHIN {
+            state.rising = used.minus(before) >= RISE;
+            state.risen_from = Some((now, used));
         }
         state.last = Some((now, used));
     }

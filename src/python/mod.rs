@@ -6,10 +6,14 @@ mod answer;
 mod convert;
 mod error;
 mod events;
+mod guard;
 mod host;
+mod reading;
 mod report;
+mod run;
 mod signals;
 mod slot;
+mod statement;
 mod ward;
 
 use pyo3::prelude::*;
@@ -21,8 +25,8 @@ fn _duckward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<report::PyReport>()?;
     module.add_class::<events::Subscription>()?;
     module.add_class::<ward::PyWard>()?;
-    module.add_function(wrap_pyfunction!(ward::guard, module)?)?;
-    module.add_function(wrap_pyfunction!(ward::settings_table, module)?)?;
-    module.add_function(wrap_pyfunction!(ward::shutdown, module)?)?;
+    module.add_function(wrap_pyfunction!(guard::guard, module)?)?;
+    module.add_function(wrap_pyfunction!(guard::settings_table, module)?)?;
+    module.add_function(wrap_pyfunction!(guard::shutdown, module)?)?;
     Ok(())
 }

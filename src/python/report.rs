@@ -94,7 +94,7 @@ impl PyReport {
 
     /// The report as plain Python data.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        super::ward::to_python(py, &self.report)
+        super::guard::to_python(py, &self.report)
     }
 
     fn __str__(&self) -> String {

@@ -8,8 +8,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use super::answer::Inner;
 use super::host::PyInterrupt;
+use super::reading::Inner;
 use crate::engine::host::Connection;
 
 /// One connection object and what the core knows of it. The object itself is kept by whoever uses it: the ward keeps its

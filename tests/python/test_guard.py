@@ -592,7 +592,7 @@ def test_ctrl_c_ends_a_query_at_once(read: str) -> None:
             "pa.table(answer)",
             marks=pytest.mark.xfail(
                 strict=True,
-                reason="an Arrow stream passes on a text: pyarrow raises its own error, and KeyboardInterrupt follows",
+                reason="a stream passes on a text: pyarrow raises its own error, KeyboardInterrupt follows",
             ),
         ),
         "ward.sql('SELECT 42').fetchall()",

@@ -1,0 +1,123 @@
+//! Runs a query up the ladder on the calling thread: the GIL is released but for the attempts themselves.
+
+use std::sync::Arc;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::signals::{CtrlC, pressed};
+use super::slot::Seat;
+use super::statement::Statement;
+use crate::engine::host::Stop;
+use crate::error::{Error, ErrorKind};
+use crate::fallback::ladder::Rung;
+use crate::ward::{AttemptError, Failed, Host, Job, Report, Ticket, Ward};
+
+/// The host of one call: attempts run with the GIL, on the calling thread.
+struct PyHost<'a, F> {
+    con: &'a Py<PyAny>,
+    statement: &'a Statement,
+    attempt: F,
+    original: Option<PyErr>,
+}
+
+impl<T, F> Host<T> for PyHost<'_, F>
+where
+    F: FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError>,
+{
+    fn attempt(&mut self, _rung: Rung) -> std::result::Result<T, AttemptError> {
+        Python::attach(|py| (self.attempt)(py, &mut self.original))
+    }
+
+    fn in_transaction(&mut self) -> bool {
+        Python::attach(|py| {
+            let con = self.con.bind(py);
+            // A transaction cannot begin inside another; one that begins is given back.
+            match con.call_method0(intern!(py, "begin")) {
+                Ok(_) => con.call_method0(intern!(py, "rollback")).is_err(),
+                Err(_) => true,
+            }
+        })
+    }
+
+    fn gave_up(&self) -> bool {
+        // Runs the handler that takes note, on the main thread.
+        Python::attach(|py| py.check_signals().is_err()) || pressed()
+    }
+
+    fn plan(&mut self) -> Option<String> {
+        Python::attach(|py| {
+            let con = self.con.bind(py);
+            let explain = format!("EXPLAIN (FORMAT JSON) {}", self.statement.sql);
+            let rows = con
+                .call_method1(intern!(py, "execute"), (explain,))
+                .ok()?
+                .call_method0(intern!(py, "fetchall"))
+                .ok()?;
+            rows.get_item(0).ok()?.get_item(1).ok()?.extract().ok()
+        })
+    }
+}
+
+/// One attempt: with the GIL, on the calling thread. Leaves the exception that DuckDB raised.
+pub(super) type Attempt<'a, T> =
+    dyn FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError> + Send + 'a;
+
+/// Runs `attempt` up the ladder, without the GIL but for the attempts themselves.
+///
+/// # Errors
+/// What failed, and the exception that DuckDB raised, if it did.
+pub(super) fn run<T: Send>(
+    py: Python<'_>,
+    core: &Arc<Ward>,
+    seat: &Seat,
+    statement: &Statement,
+    attempt: &mut Attempt<'_, T>,
+) -> std::result::Result<(T, Ticket), (Box<Failed>, Option<PyErr>)> {
+    let mut signals = match CtrlC::enter(py, core.guardian().signal_descriptor()) {
+        Ok(signals) => signals,
+        Err(error) => return Err((cancelled(Report::default()), Some(error))),
+    };
+    let job = Job {
+        sql: &statement.sql,
+        interruptible: statement.interruptible,
+        priority: statement.priority,
+        heeds_signals: signals.heeded(),
+    };
+    let (outcome, original) = py.detach(|| {
+        let mut host = PyHost {
+            con: &seat.con,
+            statement,
+            attempt,
+            original: None,
+        };
+        let outcome = core.run(&seat.slot.connection, &job, &mut host);
+        (outcome, host.original)
+    });
+    match (outcome, signals.leave(py)) {
+        (Ok(done), Ok(())) => Ok(done),
+        (Ok((value, ticket)), Err(interrupt)) => {
+            let report = ticket.report();
+            py.detach(|| drop(ticket));
+            drop(value);
+            Err((cancelled(report), Some(interrupt)))
+        }
+        // A handler of the user's that raises nothing: the query was cancelled all the same.
+        (Err(mut failed), Ok(())) => {
+            failed.stop = failed.stop.filter(|stop| *stop != Stop::Signal);
+            Err((failed, original))
+        }
+        (Err(failed), Err(interrupt)) => Err((cancelled(failed.report), Some(interrupt))),
+    }
+}
+
+/// The failure of a query that Ctrl-C ended, whose exception the user's handler raised.
+fn cancelled(report: Report) -> Box<Failed> {
+    let error = Error::new(ErrorKind::Cancelled, "cancelled by Ctrl-C");
+    Box::new(Failed {
+        error,
+        failure: None,
+        stop: Some(Stop::Signal),
+        report,
+    })
+}
