@@ -17,7 +17,10 @@ use super::reading::ProcessMemory;
 use crate::units::Bytes;
 
 /// What is left for everybody else, however much the engine's allocator keeps mapped.
-const HEADROOM: Bytes = Bytes::mib(16);
+pub const HEADROOM: Bytes = Bytes::mib(16);
+
+/// Free memory in the heap, below the size that glibc maps and unmaps on its own.
+const SMALL_CHANGE: usize = 96 << 10;
 
 /// The largest mapping behind a guard page that is taken for a stack.
 const STACK: u64 = 16 << 20;
@@ -108,6 +111,7 @@ impl Ceiling {
     /// armed, nothing is limited, and [`in_force`] says so.
     #[must_use = "the ceiling is taken away when this is dropped"]
     pub fn arm(&self, now: ProcessMemory, reach: Bytes) -> Armed {
+        leave_small_change();
         let mut armed = ARMED.lock();
         *armed += 1;
         if *armed == 1 {
@@ -167,6 +171,12 @@ fn set(reach: Bytes) {
     if RELEASED.load(SeqCst) {
         lift();
     }
+}
+
+/// Leaves free memory in the heap of this thread (the main one's serves all others when theirs cannot grow). A thread's
+/// local data is allocated when it first throws, which is when the limit is reached, and glibc ends the process without.
+fn leave_small_change() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(SMALL_CHANGE)));
 }
 
 /// What is set aside of the mappings now; looked up again only when they changed.

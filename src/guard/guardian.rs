@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Level;
 use super::admission::{Admission, Demand, Permit};
 use super::budget::{Budget, Limits};
-use super::ceiling::{Armed, Ceiling};
+use super::ceiling::{Armed, Ceiling, HEADROOM};
 use super::elastic::{self, Elastic, NewLimit, Room};
 use super::governor::{
     Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval,
@@ -472,7 +472,10 @@ impl Guardian {
     pub fn arm_ceiling(&self, wanted: bool) -> Option<Armed> {
         wanted.then(|| {
             let process = self.process_now();
-            self.ceiling.arm(process, reach(self.usage(), process))
+            let state = self.state.lock();
+            let reach = reach(state.usage, state.reading.process);
+            drop(state);
+            self.ceiling.arm(process, reach)
         })
     }
 
@@ -581,7 +584,7 @@ impl Guardian {
         let mut sampler = self.sampler.lock();
         // A reading that fails leaves the last one: the guard goes on with what it knows.
         if let Ok(process) = sampler.fast() {
-            state.reading.process = process;
+            state.reading.advance(process);
         }
         if state.slow_at.is_none_or(|at| now.since(at) >= every) {
             state.reading.update(sampler.slow());
@@ -905,7 +908,7 @@ impl Guardian {
     ) -> (Elastic, Vec<NewLimit>) {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        state.reading.process = process;
+        state.reading.advance(process);
         state.usage = tightest(&state.reading, &state.budget);
         state.reading.duckdb = Some(sum);
         state.asked_at = Some(now);
@@ -944,12 +947,14 @@ impl Guardian {
     }
 }
 
-/// The anonymous memory that the process may reach before the limit in force.
+/// The anonymous memory that the process may reach before the limit in force, less what the ceiling leaves to others.
+/// `usage` and `process` are of one reading: with another's it would move along as memory grows.
 fn reach(usage: Usage, process: ProcessMemory) -> Bytes {
-    match usage.bound {
+    let limit = match usage.bound {
         Scope::Process => usage.limit,
         Scope::Cgroup | Scope::Machine => process.anonymous.plus(usage.limit).minus(usage.used),
-    }
+    };
+    limit.minus(HEADROOM)
 }
 
 /// How many queries may run at once now.

@@ -82,6 +82,22 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Takes over what was read fast. What the process grew by since, its cgroup and the machine have less room by, until
+    /// they are read again: at a gigabyte a second half a second is much.
+    pub fn advance(&mut self, process: ProcessMemory) {
+        let (grown, shrunk) = (
+            process.anonymous.minus(self.process.anonymous),
+            self.process.anonymous.minus(process.anonymous),
+        );
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.used = cgroup.used.plus(grown).minus(shrunk);
+        }
+        if let Some(machine) = &mut self.machine {
+            machine.available = machine.available.plus(shrunk).minus(grown);
+        }
+        self.process = process;
+    }
+
     /// Takes over what was read slowly; the process and DuckDB's figures stay.
     pub fn update(&mut self, slow: Slow) {
         self.cgroup = slow.cgroup;
