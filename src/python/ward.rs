@@ -15,6 +15,7 @@ use super::events::{Subscription, subscribe};
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
 use super::run::run;
+use super::signals::CtrlC;
 use super::slot::{Seat, Slot};
 use super::statement::{
     Given, Kind, Statement, bind_error, changed, execute, kind, plain_select, refuse_lost_commit,
@@ -411,11 +412,13 @@ impl PyWard {
         if params.is_none() || seat.slot.streams_are_safe {
             // Binding evaluates constant expressions, however large.
             let wanted = self.core.settings().ceiling;
+            let mut signals = CtrlC::enter(py, self.core.guardian().signal_descriptor())?;
             let ceiling = py.detach(|| self.core.guardian().arm_ceiling(wanted));
             seat.slot.binds(true);
             let bound = con.call_method(intern!(py, "sql"), (object,), Some(&keywords));
             seat.slot.binds(false);
             py.detach(|| drop(ceiling));
+            signals.leave(py)?;
             return bound.map_err(|error| bind_error(py, error));
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());

@@ -341,6 +341,7 @@ impl Ward {
             (history.start(fingerprint, budget), history.need(fingerprint))
         };
         let mut ladder = Ladder::starting_on(start);
+        let mut last: Option<EngineError> = None;
         let mut run = Run {
             ward: self,
             query,
@@ -387,7 +388,16 @@ impl Ward {
             run.report.waited += report::seconds(self.guardian.clock().now().since(waiting));
             let permit = match admitted {
                 Ok(permit) => permit,
-                Err(error) => return Err(run.fail(error, began)),
+                Err(error) => {
+                    // Memory did not fall for another attempt: what counts is why the last one failed.
+                    let error = match (last, run.failure) {
+                        (Some(before), Some(failure)) if error.kind() == ErrorKind::Memory => {
+                            self.refusal(&run.report, (ErrorKind::Memory, failure), false, None, before)
+                        }
+                        _ => error,
+                    };
+                    return Err(run.fail(error, began));
+                }
             };
             let degraded =
                 (rung == Rung::Degraded).then(|| Degraded::enter(&self.instance, settings.keep_order));
@@ -478,6 +488,7 @@ impl Ward {
                         run.report.why = format!("{} on the rung \"{}\"", failure.name(), rung.name());
                     }
                     drop(permit);
+                    last = Some(error);
                     self.pausing.fetch_add(1, Ordering::AcqRel);
                     let paused = self.pause(failure, after, query, &|| cancelled() || host.gave_up());
                     self.pausing.fetch_sub(1, Ordering::AcqRel);
@@ -486,23 +497,37 @@ impl Ward {
                     }
                 }
                 Decision::Refuse(kind) => {
-                    let refusal = refusal::Refusal {
-                        kind,
-                        failure,
-                        in_transaction,
-                        report: &run.report,
-                        budget_source: &self.budget.source,
-                        plan: if kind == ErrorKind::Memory {
-                            self.plan(host)
-                        } else {
-                            None
-                        },
+                    let plan = if kind == ErrorKind::Memory {
+                        self.plan(host)
+                    } else {
+                        None
                     };
-                    let message = refusal.message(&error);
-                    return Err(run.fail(Error::new(kind, message).with_source(error), began));
+                    let error = self.refusal(&run.report, (kind, failure), in_transaction, plan, error);
+                    return Err(run.fail(error, began));
                 }
             }
         }
+    }
+
+    /// The error of a query that is given up.
+    fn refusal(
+        &self,
+        report: &Report,
+        (kind, failure): (ErrorKind, Failure),
+        in_transaction: bool,
+        plan: Option<String>,
+        error: EngineError,
+    ) -> Error {
+        let budget_source = &self.budget.source;
+        let refusal = refusal::Refusal {
+            kind,
+            failure,
+            in_transaction,
+            report,
+            budget_source,
+            plan,
+        };
+        Error::new(kind, refusal.message(&error)).with_source(error)
     }
 
     /// The plan, for a refusal. Planning evaluates constants, so it may need as much as the attempt did.

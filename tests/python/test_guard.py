@@ -731,9 +731,13 @@ def test_a_process_ends_cleanly_with_everything_open() -> None:
     assert run_child(script) == "True"
 
 
+# A shell's background job, as a test run may be one, begins with Ctrl-C ignored, and its children inherit that.
+HEED = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def run_child(script: str, timeout: float = 60) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
+        [sys.executable, "-W", "ignore", "-c", HEED + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         timeout=timeout,
