@@ -731,7 +731,7 @@ def test_a_process_ends_cleanly_with_everything_open() -> None:
     assert run_child(script) == "True"
 
 
-# A shell's background job, as a test run may be one, begins with Ctrl-C ignored, and its children inherit that.
+# A shell's background job, as a test run may be, begins with Ctrl-C ignored, and its children inherit that.
 HEED = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 
