@@ -126,7 +126,7 @@ clean: ## Removes all that was built here, environments too
 
 # Files, and folders too, so that a file that was removed counts as a change.
 WHEEL_SOURCES := $(shell find src python -not -name '__pycache__' -not -name '*.pyc' -not -name '*.so') \
-    $(wildcard Cargo.toml Cargo.lock pyproject.toml README.md LICENSE-*)
+    $(wildcard Cargo.toml Cargo.lock pyproject.toml README.md DESIGN.md LICENSE-*)
 
 dist/.built: $(WHEEL_SOURCES) | .venv/.tools
 	rm -rf dist
