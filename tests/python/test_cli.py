@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import errno
+import functools
 import io
 import json
 import os
@@ -334,7 +335,9 @@ def test_cancelled(tmp_path: pathlib.Path, query: str, number: int) -> None:
         "--output",
         str(tmp_path / "a.parquet"),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job begins with Ctrl-C ignored, and its children inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         assert process.stderr
         time.sleep(3)
         process.send_signal(number)
