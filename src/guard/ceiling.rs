@@ -9,7 +9,7 @@
 //! [`release_now`] (a fork) or raises its own soft limit. On systems other than Linux nothing of this has an
 //! effect; that has not been tested.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
@@ -45,9 +45,8 @@ static BEFORE: AtomicU64 = AtomicU64::new(NONE);
 static IN_FORCE: AtomicU64 = AtomicU64::new(NONE);
 /// The last one that we tried to set: another thread may see it in the kernel before [`IN_FORCE`] says so.
 static TRIED: AtomicU64 = AtomicU64::new(NONE);
-/// What the limit adds to the anonymous memory that may be reached. Fixed when it is armed: taken anew at each reading,
-/// it would let the process grow by its slack every time.
-static MARGIN: AtomicI64 = AtomicI64::new(0);
+/// In a burst, the least that the limit may be: see [`limit`].
+static STRICT: AtomicU64 = AtomicU64::new(NONE);
 /// What the process had mapped when [`ASIDE`] was looked up.
 static LOOKED_UP_AT: AtomicU64 = AtomicU64::new(0);
 /// What of it was set aside.
@@ -55,16 +54,25 @@ static ASIDE: AtomicU64 = AtomicU64::new(0);
 /// Whether [`release_now`] has lifted it.
 static RELEASED: AtomicBool = AtomicBool::new(false);
 
-/// The soft `RLIMIT_DATA` that lets a process grow by `room`, and hardly more.
+/// The soft `RLIMIT_DATA` under which a process reaches `reach` bytes of anonymous memory, and hardly more.
 ///
-/// What is mapped and not in use, an allocator can hand out without the limit noticing (jemalloc never unmaps), so it is
-/// taken off the room; but for `set_aside`, which no engine can use: thread stacks, and what another library reserved.
-/// `most` is the limit that may not be passed: the hard limit, or a soft one that was there before.
-pub fn limit(now: ProcessMemory, set_aside: Bytes, room: Bytes, most: Option<Bytes>) -> Bytes {
-    let unused = now.data.minus(now.anonymous).minus(set_aside);
-    // The rest of the process must not starve: glibc ends it when a thread's local data cannot be allocated.
-    let growth = room.minus(unused).max(room.min(HEADROOM));
-    let limit = now.data.plus(growth);
+/// An allocator maps ahead of use and keeps what it freed mapped (jemalloc: half as much again, and more), so usually the
+/// limit allows for as much new as there is room for what is in use. In a burst all of it is used at once, so then
+/// everything mapped counts, but for `aside`, which no engine can use: thread stacks, and what another library reserved.
+/// `strict` is the least such a limit may be: what was mapped when the burst began, and some head-room, because a small
+/// allocation that fails ends many a C library. `most` is the limit that may not be passed: the hard limit, or a soft one
+/// that was there before.
+pub fn limit(
+    now: ProcessMemory,
+    aside: Bytes,
+    reach: Bytes,
+    strict: Option<Bytes>,
+    most: Option<Bytes>,
+) -> Bytes {
+    let limit = match strict {
+        Some(least) => reach.plus(aside).max(least),
+        None => now.data.plus(reach.minus(now.anonymous)),
+    };
     // One byte less than "no limit", in case it saturated.
     limit.min(most.unwrap_or(Bytes(NONE - 1)))
 }
@@ -118,43 +126,44 @@ impl Ceiling {
             if let Some((soft, _)) = rlimit::get() {
                 RELEASED.store(false, SeqCst);
                 BEFORE.store(soft, SeqCst);
-                let limit = limit(now, aside(now), reach.minus(now.anonymous), None);
-                MARGIN.store(difference(limit, reach.max(now.anonymous)), SeqCst);
-                set(reach);
+                set(now, reach);
             }
         } else if IN_FORCE.load(SeqCst) != NONE {
-            set(reach);
+            set(now, reach);
         }
         Armed { _private: () }
     }
 
-    /// Moves the limit to where the process may reach `reach` bytes of anonymous memory. Does nothing unless armed, or
-    /// for less than a mebibyte; cheap enough for every reading.
-    pub fn adjust(&self, reach: Bytes) {
+    /// Moves the limit to where the process, now at `now`, may reach `reach` bytes of anonymous memory. Does nothing
+    /// unless armed, or for less than a mebibyte; cheap enough for every reading.
+    pub fn adjust(&self, now: ProcessMemory, reach: Bytes) {
         let in_force = IN_FORCE.load(SeqCst);
-        if in_force == NONE || limit_for(reach).0.abs_diff(in_force) <= STEP {
+        if in_force == NONE || limit_for(now, reach).0.abs_diff(in_force) <= STEP {
             return;
         }
         let armed = ARMED.lock();
         if *armed > 0 && IN_FORCE.load(SeqCst) != NONE {
-            set(reach);
+            set(now, reach);
         }
+    }
+
+    /// From now on everything mapped counts, but the limit is not under `least`; or, with none, only what is in use.
+    pub fn strict(&self, least: Option<Bytes>) {
+        STRICT.store(least.map_or(NONE, Bytes::get), SeqCst);
     }
 }
 
-fn difference(more: Bytes, less: Bytes) -> i64 {
-    i64::try_from(i128::from(more.0) - i128::from(less.0)).unwrap_or(i64::MAX)
+fn strict() -> Option<Bytes> {
+    let least = STRICT.load(SeqCst);
+    (least != NONE).then_some(Bytes(least))
 }
 
-/// The limit under which `reach` bytes of anonymous memory are reached, as it was armed.
-fn limit_for(reach: Bytes) -> Bytes {
-    let limit = Bytes(reach.0.saturating_add_signed(MARGIN.load(SeqCst)));
-    // One byte less than "no limit", in case it saturated.
-    limit.min(before().unwrap_or(Bytes(NONE - 1)))
+fn limit_for(now: ProcessMemory, reach: Bytes) -> Bytes {
+    limit(now, aside(now), reach, strict(), before())
 }
 
 /// Sets the limit, unless somebody else has set one; with [`ARMED`] locked.
-fn set(reach: Bytes) {
+fn set(now: ProcessMemory, reach: Bytes) {
     let Some((soft, hard)) = rlimit::get() else { return };
     let first = IN_FORCE.load(SeqCst) == NONE;
     let as_left = is_ours(soft) || (first && soft == BEFORE.load(SeqCst));
@@ -162,7 +171,7 @@ fn set(reach: Bytes) {
         forget();
         return;
     }
-    let limit = limit_for(reach).0.min(hard);
+    let limit = limit_for(now, reach).0.min(hard);
     TRIED.store(limit, SeqCst);
     if rlimit::set(limit, hard) {
         IN_FORCE.store(limit, SeqCst);
@@ -317,33 +326,32 @@ mod tests {
     }
 
     #[test]
-    fn a_process_whose_mappings_are_in_use_or_set_aside_may_grow_by_the_whole_room() {
+    fn usually_there_is_room_for_as_much_new_as_may_still_come_into_use() {
         let used = process(Bytes::mib(350), Bytes::mib(420));
         assert_eq!(
-            limit(used, Bytes::mib(70), Bytes::mib(200), None),
+            limit(used, Bytes::mib(70), Bytes::mib(550), None, None),
             Bytes::mib(420 + 200)
-        );
-        let reserved = process(Bytes::mib(50), Bytes::mib(1200));
-        assert_eq!(
-            limit(reserved, Bytes::mib(1150), Bytes::mib(200), None),
-            Bytes::mib(1200 + 200)
         );
     }
 
     #[test]
-    fn what_is_mapped_and_unused_is_taken_off_the_room() {
-        let unused = process(Bytes::mib(90), Bytes::mib(420));
+    fn in_a_burst_everything_mapped_counts_but_what_is_set_aside() {
+        let ahead = process(Bytes::mib(90), Bytes::mib(420));
         assert_eq!(
-            limit(unused, Bytes::mib(300), Bytes::mib(200), None),
-            Bytes::mib(420 + 170)
+            limit(
+                ahead,
+                Bytes::mib(70),
+                Bytes::mib(500),
+                Some(Bytes::mib(436)),
+                None
+            ),
+            Bytes::mib(570)
         );
+        let over = process(Bytes::mib(490), Bytes::mib(700));
+        let least = Some(Bytes::mib(716));
         assert_eq!(
-            limit(unused, Bytes(0), Bytes::mib(200), None),
-            Bytes::mib(420 + 16)
-        );
-        assert_eq!(
-            limit(unused, Bytes(0), Bytes::mib(10), None),
-            Bytes::mib(420 + 10)
+            limit(over, Bytes::mib(70), Bytes::mib(500), least, None),
+            Bytes::mib(716)
         );
     }
 
@@ -364,19 +372,16 @@ garbage\n";
 
     proptest! {
         #[test]
-        fn the_limit_leaves_at_most_the_room_more_with_more_of_it_and_stays_under_the_most(
-            now: (u64, u64), aside: u64, room: u64, more: u64, most: Option<u64>,
+        fn more_reach_never_lowers_the_limit_and_the_most_is_never_passed(
+            now: (u64, u64), aside: u64, reach: u64, more: u64, strict: Option<u64>, most: Option<u64>,
         ) {
-            let (now, aside) = (process(Bytes(now.0), Bytes(now.1)), Bytes(aside));
-            let free = limit(now, aside, Bytes(room), None);
+            let (now, aside, reach) = (process(Bytes(now.0), Bytes(now.1)), Bytes(aside), Bytes(reach));
+            let strict = strict.map(Bytes);
+            let free = limit(now, aside, reach, strict, None);
             prop_assert!(free.0 < NONE);
-            prop_assert!(free >= now.data.min(Bytes(NONE - 1)));
-            prop_assert!(free <= now.data.plus(Bytes(room)));
-            let wider = limit(now, aside, Bytes(room).plus(Bytes(more)), None);
-            prop_assert!(wider >= free, "more room, lower limit");
+            prop_assert!(limit(now, aside, reach.plus(Bytes(more)), strict, None) >= free);
             let most = most.map(Bytes);
-            let under = limit(now, aside, Bytes(room), most);
-            prop_assert_eq!(under, most.map_or(free, |most| most.min(free)));
+            prop_assert_eq!(limit(now, aside, reach, strict, most), most.map_or(free, |most| most.min(free)));
         }
     }
 
@@ -475,15 +480,15 @@ garbage\n";
             let before = soft();
             let start = now();
             let ceiling = Ceiling;
-            ceiling.adjust(start.anonymous.plus(Bytes::mib(100)));
+            ceiling.adjust(start, start.anonymous.plus(Bytes::mib(100)));
             assert_eq!(soft(), before, "not armed");
             let armed = ceiling.arm(start, start.anonymous.plus(Bytes::mib(200)));
             let first = soft().expect("a limit");
-            ceiling.adjust(start.anonymous.plus(Bytes::mib(201)));
+            ceiling.adjust(start, start.anonymous.plus(Bytes::mib(201)));
             assert_eq!(soft(), Some(first));
-            ceiling.adjust(start.anonymous.plus(Bytes::mib(300)));
+            ceiling.adjust(start, start.anonymous.plus(Bytes::mib(300)));
             assert_eq!(soft(), Some(first + (100 << 20)));
-            ceiling.adjust(start.anonymous.plus(Bytes::mib(90)));
+            ceiling.adjust(start, start.anonymous.plus(Bytes::mib(90)));
             assert_eq!(soft(), Some(first - (110 << 20)));
             drop(armed);
             assert_eq!(soft(), before);
@@ -496,7 +501,7 @@ garbage\n";
             }
             let (ceiling, armed) = armed(Bytes::mib(512));
             set_soft(Some(5 << 30));
-            ceiling.adjust(now().anonymous.plus(Bytes::mib(256)));
+            ceiling.adjust(now(), now().anonymous.plus(Bytes::mib(256)));
             let nested = ceiling.arm(now(), now().anonymous.plus(Bytes::mib(256)));
             assert_eq!(in_force(), None);
             drop((nested, armed));
@@ -516,7 +521,7 @@ garbage\n";
             assert!(!can_allocate(GIB));
             assert!(release_now());
             assert!(released() && can_allocate(GIB));
-            ceiling.adjust(now().anonymous.plus(Bytes::mib(64)));
+            ceiling.adjust(now(), now().anonymous.plus(Bytes::mib(64)));
             let second = ceiling.arm(now(), now().anonymous.plus(Bytes::mib(64)));
             assert_eq!((in_force(), getrlimit(Resource::Data)), (None, before));
             assert!(!release_now(), "it is lifted already");
@@ -555,7 +560,7 @@ garbage\n";
                             let room = Bytes::mib(1024 + (thread * 977 + round * 31) % 512);
                             match thread {
                                 0 => drop(release_now()),
-                                1 | 2 => ceiling.adjust(start.anonymous.plus(room)),
+                                1 | 2 => ceiling.adjust(start, start.anonymous.plus(room)),
                                 _ => drop(ceiling.arm(start, start.anonymous.plus(room))),
                             }
                         }

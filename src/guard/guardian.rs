@@ -47,7 +47,15 @@ const LEVEL_POLL: Duration = Duration::from_millis(10);
 const WORTH_ASKING: Bytes = Bytes::mib(16);
 /// Memory that grows by so much in so short a time does because something runs.
 const RISE: Bytes = Bytes::mib(4);
-const RISE_WITHIN: Duration = Duration::from_millis(50);
+const RISE_WITHIN: Duration = Duration::from_millis(20);
+/// GiB a second from which growth is a burst: strings of one vector, which no interrupt and no limit of DuckDB's stops.
+const BURST: f64 = 1.2;
+/// How long after it was last seen a burst is taken to last.
+const BURST_LASTS: Duration = Duration::from_millis(250);
+/// Room in which a burst must be seen as soon as it begins.
+const NEAR: Bytes = Bytes::mib(2048);
+/// The longest interval while a query runs, so that a burst is seen early.
+const RUNNING: Duration = Duration::from_millis(20);
 /// How long an interrupt of the host's own query is given before the next.
 const HOST_PAUSE: Duration = Duration::from_millis(250);
 /// How soon the allocator of an instance is flushed again to learn what memory is really in use.
@@ -110,6 +118,9 @@ struct State {
     /// Where the present rise is counted from, and whether the last one was a rise.
     risen_from: Option<(Moment, Bytes)>,
     rising: bool,
+    /// When a running query's memory last grew faster than what DuckDB tracks ever does, and the least the ceiling may be
+    /// for it.
+    burst: Option<(Moment, Bytes)>,
     /// When the host's own queries were last interrupted.
     host_interrupted: Option<Moment>,
 }
@@ -190,6 +201,7 @@ impl Guardian {
             capacity,
             risen_from: None,
             rising: false,
+            burst: None,
             host_interrupted: None,
         };
         Ok(Arc::new(Guardian {
@@ -475,6 +487,10 @@ impl Guardian {
             let state = self.state.lock();
             let reach = reach(state.usage, state.reading.process);
             drop(state);
+            if reach.minus(process.anonymous) < NEAR {
+                // The watcher may sleep for longer than a burst needs.
+                self.wake.wake();
+            }
             self.ceiling.arm(process, reach)
         })
     }
@@ -541,12 +557,19 @@ impl Guardian {
             running: !queries.is_empty(),
         };
         let mut next = next_interval(&trend, &state.settings);
+        if trend.running {
+            next = next.min(RUNNING);
+        }
+        state.burst = state
+            .burst
+            .filter(|(seen, _)| trend.running && now.since(*seen) < BURST_LASTS);
+        self.ceiling.strict(state.burst.map(|(_, least)| least));
         let ask = usage.used.get().abs_diff(state.asked_used.get())
             > WORTH_ASKING.get().max(state.budget.bytes.get() / 20);
         drop(state);
 
         self.admission.note_share(usage.share());
-        self.ceiling.adjust(reach(usage, process));
+        self.ceiling.adjust(process, reach(usage, process));
         if steps.contains(&Step::Take(Action::Interrupt)) {
             self.interrupt(&connections, victim, now);
         }
@@ -604,6 +627,13 @@ impl Guardian {
         let (since, before) = *state.risen_from.get_or_insert((now, used));
         if now.since(since) >= RISE_WITHIN {
             state.rising = used.minus(before) >= RISE;
+            let seconds = now.since(since).as_secs_f64();
+            if used.minus(before) > Bytes::mib(1024).times(BURST * seconds) {
+                let least = state
+                    .burst
+                    .map_or(state.reading.process.data.plus(HEADROOM), |(_, least)| least);
+                state.burst = Some((now, least));
+            }
             state.risen_from = Some((now, used));
         }
         state.last = Some((now, used));

@@ -410,14 +410,7 @@ impl Inner {
             }
             Err(error) => {
                 let (ticket, rows) = (reading.ticket.take(), reading.rows);
-                let failed = py.detach(|| match (ticket, error) {
-                    (Some(ticket), AttemptError::Engine(error)) => ticket.fail(&error, rows),
-                    (Some(ticket), AttemptError::Own(error)) => ticket.fail_with(error, rows),
-                    (None, AttemptError::Engine(error)) => {
-                        self.late_failure(Error::new(ErrorKind::Query, error.message))
-                    }
-                    (None, AttemptError::Own(error)) => self.late_failure(error),
-                });
+                let failed = py.detach(|| self.broke(ticket, error, rows));
                 Err(self.failed(py, &mut state, &failed, None))
             }
         }
@@ -446,6 +439,18 @@ impl Inner {
             }
         }
         interrupt
+    }
+
+    /// What ended the reading of the answer: while the query ran, or after it.
+    fn broke(&self, ticket: Option<Ticket>, error: AttemptError, rows: u64) -> Box<Failed> {
+        match (ticket, error) {
+            (Some(ticket), AttemptError::Engine(error)) => ticket.fail(&error, rows),
+            (Some(ticket), AttemptError::Own(error)) => ticket.fail_with(error, rows),
+            (None, AttemptError::Engine(error)) => {
+                self.late_failure(Error::new(ErrorKind::Query, error.message))
+            }
+            (None, AttemptError::Own(error)) => self.late_failure(error),
+        }
     }
 
     /// A failure after the query itself had ended (its spool does not read back).
@@ -511,14 +516,7 @@ impl Inner {
         };
         // The other statement may go on; whoever reads this answer is told.
         let (ticket, rows) = (reading.ticket.take(), reading.rows);
-        let failed = py.detach(|| match (ticket, error) {
-            (Some(ticket), AttemptError::Engine(error)) => ticket.fail(&error, rows),
-            (Some(ticket), AttemptError::Own(error)) => ticket.fail_with(error, rows),
-            (None, AttemptError::Engine(error)) => {
-                self.late_failure(Error::new(ErrorKind::Query, error.message))
-            }
-            (None, AttemptError::Own(error)) => self.late_failure(error),
-        });
+        let failed = py.detach(|| self.broke(ticket, error, rows));
         let old = std::mem::replace(&mut *state, State::Closed);
         py.detach(|| drop(old));
         self.failed(py, state, &failed, None);
