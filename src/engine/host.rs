@@ -69,7 +69,7 @@ struct State {
 }
 
 /// How long after one interrupt the next is sent, if the query has not ended.
-const RESEND: Duration = Duration::from_millis(5);
+const RESEND: Duration = Duration::from_millis(25);
 
 /// One connection under guard. Used by one query at a time.
 pub struct Connection {
@@ -258,7 +258,7 @@ mod tests {
         let (connection, count) = connection();
         connection.begin(active(1));
         connection.stop(1, Stop::Cancel, Moment::default());
-        for milliseconds in [1, 6, 7, 12] {
+        for milliseconds in [1, 26, 27, 52] {
             connection.resend(Moment::at(Duration::from_millis(milliseconds)));
         }
         assert_eq!(count.0.load(Ordering::SeqCst), 3);

@@ -40,7 +40,7 @@ const SLOW_PRESSED: Duration = Duration::from_millis(50);
 const ASK_CALM: Duration = Duration::from_millis(250);
 const ASK_PRESSED: Duration = Duration::from_millis(100);
 /// How soon an interrupt that has not worked yet is sent again.
-const RESEND: Duration = Duration::from_millis(5);
+const RESEND: Duration = Duration::from_millis(25);
 /// How often a query that waits for the level to follow looks again.
 const LEVEL_POLL: Duration = Duration::from_millis(10);
 /// A change of memory that is worth asking DuckDB for its share.

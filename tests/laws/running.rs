@@ -296,7 +296,8 @@ fn a_query_over_its_time_is_stopped_also_when_interrupts_are_lost_and_the_story_
         "{}",
         failed.error
     );
-    assert!(rig.clock.now().since(began) <= ms(2100));
+    // Three lost interrupts, and an answer to the fourth.
+    assert!(rig.clock.now().since(began) <= ms(2200));
     assert_eq!(rig.interrupts().len(), 4);
     assert!(rig.story.any(|what| matches!(
         what,
