@@ -22,14 +22,14 @@ pub const HEADROOM: Bytes = Bytes::mib(16);
 /// Free memory in the heap, below the size that glibc maps and unmaps on its own.
 const SMALL_CHANGE: usize = 96 << 10;
 
+/// Room in which an allocation may soon fail.
+const WIDE: Bytes = Bytes::mib(2048);
+
 /// The largest mapping behind a guard page that is taken for a stack.
 const STACK: u64 = 16 << 20;
 
 /// The smallest mapping that is taken for a reservation.
 const RESERVATION: u64 = 1 << 30;
-
-/// How much the mappings must have changed for what is set aside to be looked up again.
-const REMAPPED: u64 = 4 << 20;
 
 /// A limit is moved only by more than this, so that most readings cost no system call.
 const STEP: u64 = 1 << 20;
@@ -47,9 +47,7 @@ static IN_FORCE: AtomicU64 = AtomicU64::new(NONE);
 static TRIED: AtomicU64 = AtomicU64::new(NONE);
 /// In a burst, the least that the limit may be: see [`limit`].
 static STRICT: AtomicU64 = AtomicU64::new(NONE);
-/// What the process had mapped when [`ASIDE`] was looked up.
-static LOOKED_UP_AT: AtomicU64 = AtomicU64::new(0);
-/// What of it was set aside.
+/// What was set aside of the mappings when the burst began.
 static ASIDE: AtomicU64 = AtomicU64::new(0);
 /// Whether [`release_now`] has lifted it.
 static RELEASED: AtomicBool = AtomicBool::new(false);
@@ -119,7 +117,9 @@ impl Ceiling {
     /// armed, nothing is limited, and [`in_force`] says so.
     #[must_use = "the ceiling is taken away when this is dropped"]
     pub fn arm(&self, now: ProcessMemory, reach: Bytes) -> Armed {
-        leave_small_change();
+        if reach.minus(now.anonymous) < WIDE {
+            leave_small_change();
+        }
         let mut armed = ARMED.lock();
         *armed += 1;
         if *armed == 1 {
@@ -149,6 +149,13 @@ impl Ceiling {
 
     /// From now on everything mapped counts, but the limit is not under `least`; or, with none, only what is in use.
     pub fn strict(&self, least: Option<Bytes>) {
+        // Reading the mappings takes long enough to be felt, so only a burst pays for it, once.
+        if least.is_some()
+            && strict().is_none()
+            && let Ok(maps) = std::fs::read_to_string("/proc/self/maps")
+        {
+            ASIDE.store(set_aside(&maps).0, SeqCst);
+        }
         STRICT.store(least.map_or(NONE, Bytes::get), SeqCst);
     }
 }
@@ -159,7 +166,7 @@ fn strict() -> Option<Bytes> {
 }
 
 fn limit_for(now: ProcessMemory, reach: Bytes) -> Bytes {
-    limit(now, aside(now), reach, strict(), before())
+    limit(now, Bytes(ASIDE.load(SeqCst)), reach, strict(), before())
 }
 
 /// Sets the limit, unless somebody else has set one; with [`ARMED`] locked.
@@ -186,17 +193,6 @@ fn set(now: ProcessMemory, reach: Bytes) {
 /// local data is allocated when it first throws, which is when the limit is reached, and glibc ends the process without.
 fn leave_small_change() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(SMALL_CHANGE)));
-}
-
-/// What is set aside of the mappings now; looked up again only when they changed.
-fn aside(now: ProcessMemory) -> Bytes {
-    if now.data.0.abs_diff(LOOKED_UP_AT.load(SeqCst)) > REMAPPED
-        && let Ok(maps) = std::fs::read_to_string("/proc/self/maps")
-    {
-        ASIDE.store(set_aside(&maps).0, SeqCst);
-        LOOKED_UP_AT.store(now.data.0, SeqCst);
-    }
-    Bytes(ASIDE.load(SeqCst))
 }
 
 /// As long as one of these lives, the limit is kept up. Dropping the last puts the soft limit back that was

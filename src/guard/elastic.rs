@@ -19,10 +19,13 @@ const DWELL: Duration = Duration::from_secs(1);
 const GRAIN: u64 = 1 << 20;
 /// How far the fill share stays below warning, so that an instance at its limit does not itself raise the level.
 const BELOW_WARNING: f64 = 0.02;
-/// A change up to this share of the limit is small, if it is also at most [`SMALL_LOWER`] or [`SMALL_RAISE`].
+/// A change up to this share of the limit is small. Setting a limit gives the allocator's free pages back, which the next
+/// query pays for; so while the instance uses less than [`NEAR_LIMIT`] of its limit, a small change is not worth it, and
+/// from there on one above [`SMALL_LOWER`] or [`SMALL_RAISE`] is.
 const SMALL_SHARE: f64 = 0.05;
 const SMALL_LOWER: Bytes = Bytes::mib(8);
 const SMALL_RAISE: Bytes = Bytes::mib(16);
+const NEAR_LIMIT: f64 = 0.5;
 
 /// A guarded instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +143,8 @@ impl Elastic {
         let with_targets = || room.instances.iter().zip(&targets);
         let pressed = room.level >= Level::Critical;
         // Room is not promised to one while another still has more than its part.
-        let overdrawn = with_targets().any(|(instance, target)| lower(instance.limit, *target, pressed));
+        let overdrawn =
+            with_targets().any(|(instance, target)| lower(instance, instance.limit, *target, pressed));
         let (mut lowered, mut raised) = (Vec::new(), Vec::new());
         let mut next = Elastic::default();
         for (instance, target) in with_targets() {
@@ -153,11 +157,11 @@ impl Elastic {
             let asked = memory
                 .asked
                 .map_or(instance.limit, |(limit, _)| limit.min(instance.limit));
-            if lower(asked, *target, pressed) {
+            if lower(instance, asked, *target, pressed) {
                 memory.asked = Some((*target, room.now));
                 lowered.push(new);
             }
-            if raise(instance.limit, *target) {
+            if raise(instance, *target) {
                 let since = *memory.more_since.get_or_insert(room.now);
                 if room.now.since(since) >= DWELL && !overdrawn {
                     memory.more_since = None;
@@ -174,19 +178,23 @@ impl Elastic {
 }
 
 /// Whether going from `limit` down to `target` is worth a statement.
-fn lower(limit: Bytes, target: Bytes, pressed: bool) -> bool {
+fn lower(instance: &Instance, limit: Bytes, target: Bytes, pressed: bool) -> bool {
     let by = limit.minus(target);
-    if pressed {
-        by > Bytes(0)
-    } else {
-        by >= SMALL_LOWER || (by > Bytes(0) && by >= limit.times(SMALL_SHARE))
+    if pressed || target < instance.tracked {
+        return by > Bytes(0);
     }
+    by > Bytes(0) && (by >= limit.times(SMALL_SHARE) || (by >= SMALL_LOWER && near(instance)))
 }
 
-/// Whether going from `limit` up to `target` is worth a statement.
-fn raise(limit: Bytes, target: Bytes) -> bool {
-    let by = target.minus(limit);
-    by > SMALL_RAISE || by > limit.times(SMALL_SHARE)
+/// Whether going up to `target` is worth a statement.
+fn raise(instance: &Instance, target: Bytes) -> bool {
+    let by = target.minus(instance.limit);
+    by > instance.limit.times(SMALL_SHARE) || (by > SMALL_RAISE && near(instance))
+}
+
+/// Whether the instance may soon be held by its limit.
+fn near(instance: &Instance) -> bool {
+    instance.tracked >= instance.limit.times(NEAR_LIMIT)
 }
 
 #[cfg(test)]

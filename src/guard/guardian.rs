@@ -33,16 +33,22 @@ use crate::event::{Bus, What};
 use crate::settings::Settings;
 use crate::units::Bytes;
 
-/// How often the slow parts of a reading are read: calm, and from caution on.
+/// How often the slow parts of a reading are read: while nothing runs, calm, and from caution on.
+const SLOW_IDLE: Duration = Duration::from_secs(1);
 const SLOW_CALM: Duration = Duration::from_millis(500);
 const SLOW_PRESSED: Duration = Duration::from_millis(50);
-/// How often DuckDB is asked for its memory while queries run: calm, and from warning on.
+/// How often DuckDB is asked for its memory while queries run, besides when memory moved: while most of the limit is
+/// free, else, and from warning on.
+const ASK_SELDOM: Duration = Duration::from_secs(2);
 const ASK_CALM: Duration = Duration::from_millis(250);
 const ASK_PRESSED: Duration = Duration::from_millis(100);
 /// How soon an interrupt that has not worked yet is sent again.
 const RESEND: Duration = Duration::from_millis(25);
 /// How often a query that waits for the level to follow looks again.
 const LEVEL_POLL: Duration = Duration::from_millis(10);
+const MOSTLY_FREE: f64 = 0.5;
+/// How long a reading of the process serves.
+const LATELY: Duration = Duration::from_millis(1);
 /// A change of memory that is worth asking DuckDB for its share.
 const WORTH_ASKING: Bytes = Bytes::mib(16);
 /// Memory that grows by so much in so short a time does because something runs.
@@ -135,6 +141,7 @@ pub struct Guardian {
     admission: Arc<Admission>,
     wake: Wake,
     sampler: Mutex<Box<dyn Sample>>,
+    recent: Mutex<Option<(Moment, ProcessMemory)>>,
     limits: ReadLimits,
     members: Mutex<Vec<Member>>,
     connections: Mutex<Vec<Weak<Connection>>>,
@@ -210,6 +217,7 @@ impl Guardian {
             clock,
             wake,
             sampler: Mutex::new(sampler),
+            recent: Mutex::new(None),
             limits,
             members: Mutex::new(Vec::new()),
             connections: Mutex::new(Vec::new()),
@@ -316,8 +324,20 @@ impl Guardian {
     }
 
     fn process_now(&self) -> ProcessMemory {
+        let now = self.clock.now();
         let sampled = self.sampler.lock().fast();
-        sampled.unwrap_or_else(|_| self.state.lock().reading.process)
+        let process = sampled.unwrap_or_else(|_| self.state.lock().reading.process);
+        *self.recent.lock() = Some((now, process));
+        process
+    }
+
+    /// As [`Guardian::process_now`], but for small queries one after the other what the last of them read will do.
+    fn process_lately(&self) -> ProcessMemory {
+        let recent = *self.recent.lock();
+        match recent {
+            Some((at, process)) if self.clock.now().since(at) < LATELY => process,
+            _ => self.process_now(),
+        }
     }
 
     /// The budget that `settings` ask for.
@@ -481,9 +501,10 @@ impl Guardian {
 
     /// Holds the process to the limit in force until what this returns is dropped. Only for the time of a call into the
     /// engine: under the ceiling an allocation of anybody's in this process may fail, when there is no room for it.
-    pub fn arm_ceiling(&self, wanted: bool) -> Option<Armed> {
-        wanted.then(|| {
-            let process = self.process_now();
+    /// Also the process's anonymous memory, read within the last millisecond.
+    pub fn arm_ceiling(&self, wanted: bool) -> (Option<Armed>, Bytes) {
+        let process = self.process_lately();
+        let armed = wanted.then(|| {
             let state = self.state.lock();
             let reach = reach(state.usage, state.reading.process);
             drop(state);
@@ -492,7 +513,8 @@ impl Guardian {
                 self.wake.wake();
             }
             self.ceiling.arm(process, reach)
-        })
+        });
+        (armed, process.anonymous)
     }
 
     /// Ends the watcher's wait.
@@ -603,7 +625,11 @@ impl Guardian {
 
     fn read(&self, state: &mut State, now: Moment) {
         let pressed = state.pressure.level >= Level::Caution;
-        let every = if pressed { SLOW_PRESSED } else { SLOW_CALM };
+        let every = match (pressed, self.admission.running()) {
+            (true, _) => SLOW_PRESSED,
+            (false, 0) => SLOW_IDLE,
+            (false, _) => SLOW_CALM,
+        };
         let mut sampler = self.sampler.lock();
         // A reading that fails leaves the last one: the guard goes on with what it knows.
         if let Ok(process) = sampler.fast() {
@@ -785,12 +811,14 @@ impl Guardian {
                 Task::Balance => self.balance(),
             }
         }
-        let (level, asked_at, unsettled) = {
+        let (usage, level, asked_at, unsettled) = {
             let state = self.state.lock();
-            (state.pressure.level, state.asked_at, state.unsettled)
+            (state.usage, state.pressure.level, state.asked_at, state.unsettled)
         };
         let every = if level >= Level::Warning {
             ASK_PRESSED
+        } else if usage.share() < MOSTLY_FREE && !unsettled {
+            ASK_SELDOM
         } else {
             ASK_CALM
         };

@@ -344,7 +344,7 @@ impl Inner {
     /// Holds the process to the limit during a call into the engine.
     fn ceiling(&self) -> Option<Armed> {
         let wanted = self.core.settings().ceiling;
-        self.core.guardian().arm_ceiling(wanted)
+        self.core.guardian().arm_ceiling(wanted).0
     }
 
     /// The query has ended, the connection is free.

@@ -2,6 +2,7 @@
 //! threads, measured), and before 2.0 leaves the query running. Here Python's C handler writes into the watcher's pipe,
 //! the watcher interrupts, and the user's own handler is called when the query has ended.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::intern;
@@ -60,6 +61,20 @@ fn calls(py: Python<'_>) -> PyResult<&'static Calls> {
     })
 }
 
+thread_local! {
+    static ON_MAIN: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Whether this is Python's main thread; a thread asks once.
+fn on_main_thread(py: Python<'_>, calls: &Calls) -> PyResult<bool> {
+    if let Some(known) = ON_MAIN.get() {
+        return Ok(known);
+    }
+    let here: u64 = calls.get_ident.call0(py)?.extract(py)?;
+    ON_MAIN.set(Some(here == calls.main_thread));
+    Ok(here == calls.main_thread)
+}
+
 /// What was there before.
 struct Before {
     descriptor: i32,
@@ -76,8 +91,7 @@ impl CtrlC {
     /// Takes signals, if this is the main thread; they go to `descriptor`.
     pub(super) fn enter(py: Python<'_>, descriptor: i32) -> PyResult<Self> {
         let calls = calls(py)?;
-        let here: u64 = calls.get_ident.call0(py)?.extract(py)?;
-        if here != calls.main_thread || descriptor < 0 {
+        if descriptor < 0 || !on_main_thread(py, calls)? {
             return Ok(CtrlC { before: None });
         }
         let handler = calls.signal.call1(py, (SIGINT, &calls.handler))?;

@@ -413,7 +413,7 @@ impl PyWard {
             // Binding evaluates constant expressions, however large.
             let wanted = self.core.settings().ceiling;
             let mut signals = CtrlC::enter(py, self.core.guardian().signal_descriptor())?;
-            let ceiling = py.detach(|| self.core.guardian().arm_ceiling(wanted));
+            let (ceiling, _) = py.detach(|| self.core.guardian().arm_ceiling(wanted));
             seat.slot.binds(true);
             let bound = con.call_method(intern!(py, "sql"), (object,), Some(&keywords));
             seat.slot.binds(false);

@@ -401,9 +401,8 @@ impl Ward {
             };
             let degraded =
                 (rung == Rung::Degraded).then(|| Degraded::enter(&self.instance, settings.keep_order));
-            let ceiling = self.guardian.arm_ceiling(settings.ceiling);
+            let (ceiling, base) = self.guardian.arm_ceiling(settings.ceiling);
             let started = self.guardian.clock().now();
-            let base = self.guardian.used_now();
             let active = Active {
                 query,
                 interruptible: job.interruptible,
@@ -532,7 +531,7 @@ impl Ward {
 
     /// The plan, for a refusal. Planning evaluates constants, so it may need as much as the attempt did.
     fn plan<T>(&self, host: &mut dyn Host<T>) -> Option<String> {
-        let _ceiling = self.guardian.arm_ceiling(self.settings().ceiling);
+        let (_ceiling, _) = self.guardian.arm_ceiling(self.settings().ceiling);
         host.plan()
     }
 
