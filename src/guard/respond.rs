@@ -182,7 +182,7 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn memory(&self) -> Result<InstanceMemory, EngineError> {
-        let session = self.open_session();
+        let session = self.guarded_session()?;
         let memory = instance_memory(&**session)?;
         let mut limits = self.limits.lock();
         if memory.limit != limits.now.to_string()
@@ -204,9 +204,23 @@ impl Instance {
         engines.push(Arc::downgrade(engine));
     }
 
-    /// Our connection, opened anew if it went with the connection that it was made from.
+    /// Our connection, while a ward guards the instance. After the last one has gone nothing of ours runs there any more:
+    /// the user may close the connection that ours was made from, and DuckDB refuses that while ours is busy.
+    fn guarded_session(&self) -> Result<MutexGuard<'_, Box<dyn Session>>, EngineError> {
+        let session = self.session.lock();
+        self.check_guarded()?;
+        Ok(self.reopened(session))
+    }
+
     fn open_session(&self) -> MutexGuard<'_, Box<dyn Session>> {
-        let mut session = self.session.lock();
+        self.reopened(self.session.lock())
+    }
+
+    /// Opened anew if it went with the connection that it was made from.
+    fn reopened<'a>(
+        &self,
+        mut session: MutexGuard<'a, Box<dyn Session>>,
+    ) -> MutexGuard<'a, Box<dyn Session>> {
         if session
             .rows("SELECT 1::VARCHAR")
             .is_err_and(|error| error.class == Class::Connection)
@@ -241,12 +255,11 @@ impl Instance {
     /// # Errors
     /// The engine's; nothing is changed then.
     pub fn set(&self, name: &'static str, value: &str) -> Result<(), EngineError> {
-        let session = self.open_session();
+        let session = self.guarded_session()?;
         self.set_on(&**session, name, value)
     }
 
     fn set_on(&self, session: &dyn Session, name: &'static str, value: &str) -> Result<(), EngineError> {
-        self.check_guarded()?;
         let mut changed = self.changed.lock();
         let known = changed.iter().position(|change| change.name == name);
         let before = match known {
@@ -275,7 +288,7 @@ impl Instance {
     /// # Errors
     /// The engine's; nothing is changed then.
     pub fn hold(&self, name: &'static str, value: &str) -> Result<(), EngineError> {
-        let session = self.open_session();
+        let session = self.guarded_session()?;
         if let Some(change) = self.changed.lock().iter_mut().find(|change| change.name == name) {
             change.holders += 1;
             return Ok(());
@@ -328,8 +341,7 @@ impl Instance {
     /// # Errors
     /// The engine's; the old limit stays.
     pub fn set_limit(&self, limit: Bytes) -> Result<(), EngineError> {
-        let session = self.open_session();
-        self.check_guarded()?;
+        let session = self.guarded_session()?;
         let mut limits = self.limits.lock();
         know_default(&**session, &mut limits)?;
         session.rows(&format!("SET GLOBAL memory_limit = '{}B'", limit.get()))?;
@@ -355,7 +367,7 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn flush(&self) -> Result<(), EngineError> {
-        let session = self.open_session();
+        let session = self.guarded_session()?;
         let mut limits = self.limits.lock();
         if limits.now == limits.original {
             know_default(&**session, &mut limits)?;
@@ -371,7 +383,7 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn drop_file_cache(&self) -> Result<bool, EngineError> {
-        let session = self.open_session();
+        let session = self.guarded_session()?;
         match current(&**session, "enable_external_file_cache") {
             Ok(on) if on == "true" => {
                 session.rows("SET GLOBAL enable_external_file_cache = false")?;
@@ -389,7 +401,7 @@ impl Instance {
     /// # Errors
     /// The engine's, a read-only database or an open transaction among them.
     pub fn checkpoint(&self) -> Result<(), EngineError> {
-        self.open_session().rows("CHECKPOINT").map(drop)
+        self.guarded_session()?.rows("CHECKPOINT").map(drop)
     }
 
     /// Makes sure that the instance can spill: into `wanted` if given, else where it does, else the system's directory.

@@ -256,6 +256,15 @@ def test_a_budget_that_is_nearly_used_up_raises_the_level(con: Con) -> None:
         assert ward.status()["actions"] == ["clean_up"] or ward.status()["actions"] == []
 
 
+def test_a_connection_can_be_closed_right_after_its_ward() -> None:
+    # The guard is in the middle of a clean-up on a connection of its own, made from this one.
+    for _ in range(100):
+        con = duckdb.connect()
+        ward = duckward.guard(con, "2GB", caution=0.0001, warning=0.5, hysteresis=0.00001)
+        ward.close()
+        con.close()
+
+
 def test_events_of_a_query_come_in_order(ward: duckward.Ward) -> None:
     events: list[dict[str, Any]] = []
     ward.on(events.append)
@@ -367,6 +376,8 @@ def test_threads_each_with_a_cursor_get_their_own_answers(ward: duckward.Ward) -
 
 def test_a_connection_in_use_by_another_thread_is_refused_or_waits(ward: duckward.Ward) -> None:
     outcomes: list[Any] = []
+    begun = threading.Event()
+    ward.on(lambda event: begun.set() if event["event"] == "attempt_started" else None)
 
     def run() -> None:
         try:
@@ -376,7 +387,7 @@ def test_a_connection_in_use_by_another_thread_is_refused_or_waits(ward: duckwar
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_until(lambda: ward.status()["running"] == 1)
+    assert begun.wait(30)
     if HOLDS:
         with pytest.raises(duckdb.Error):
             ward.sql("SELECT 1").fetchall()
