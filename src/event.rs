@@ -144,6 +144,17 @@ pub enum What {
         /// Bytes written.
         bytes: Bytes,
     },
+    /// A piece of a query that runs in pieces is done.
+    PieceDone {
+        /// The query's number.
+        query: u64,
+        /// How many are done.
+        piece: u32,
+        /// Rows that went into it, where they are counted.
+        rows: Option<u64>,
+        /// How far all of it is, from 0 to 1.
+        share: f64,
+    },
     /// A callback raised; the query went on.
     CallbackFailed {
         /// What it raised.
@@ -168,6 +179,7 @@ impl What {
             What::AttemptFailed { .. } => "attempt_failed",
             What::QueryEnded { .. } => "query_ended",
             What::AnswerSpooled { .. } => "answer_spooled",
+            What::PieceDone { .. } => "piece_done",
             What::CallbackFailed { .. } => "callback_failed",
         }
     }

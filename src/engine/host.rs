@@ -149,6 +149,16 @@ impl Connection {
         true
     }
 
+    /// What stopped `query` has been answered by another plan: it goes on. Waits while an interrupt is being sent.
+    ///
+    /// As for [`Connection::end`], a lock which the interrupt needs must be released first.
+    pub fn forget_stop(&self, query: u64) {
+        let mut state = self.unsent();
+        if let Some(active) = state.active.as_mut().filter(|active| active.query == query) {
+            active.stop = None;
+        }
+    }
+
     /// Sends the interrupt again if a stop is under way and the last one is some milliseconds old.
     pub fn resend(&self, now: Moment) {
         let mut state = self.state.lock();

@@ -20,17 +20,21 @@ pub enum Rung {
     AsIs,
     /// Alone, on one thread, with small write buffers.
     Degraded,
+    /// Alone, in pieces that fit.
+    #[serde(rename = "in pieces")]
+    Pieces,
 }
 
 impl Rung {
     /// Every rung, in the order they are tried.
-    pub const ALL: [Rung; 2] = [Rung::AsIs, Rung::Degraded];
+    pub const ALL: [Rung; 3] = [Rung::AsIs, Rung::Degraded, Rung::Pieces];
 
     /// The rung in words, for reports.
     pub fn name(self) -> &'static str {
         match self {
             Rung::AsIs => "as is",
             Rung::Degraded => "degraded",
+            Rung::Pieces => "in pieces",
         }
     }
 }
@@ -211,7 +215,7 @@ mod tests {
                 match ladder.next(failure, FREE, &Rung::ALL, PATIENCE) {
                     (next, Decision::Run { .. }) => ladder = next,
                     (_, Decision::Refuse(_))
-                        if failure == Failure::Conflict && ladder.rung < Rung::Degraded =>
+                        if failure == Failure::Conflict && ladder.rung < Rung::Pieces =>
                     {
                         ladder = ladder.next(Failure::Memory, FREE, &Rung::ALL, PATIENCE).0;
                     }

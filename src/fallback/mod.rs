@@ -1,9 +1,14 @@
-//! A query that cannot run as it is: [`classify`] says what failed, [`ladder`] says what is next, [`spool`] holds
-//! answers larger than memory, [`history`] remembers what a query needed the last time.
+//! A query that cannot run as it is: [`classify`] says what failed, [`ladder`] says what is next, [`decompose`] says how
+//! it is cut and [`pieces`] computes it so, [`risk`] sees beforehand that it must be, [`spool`] holds answers larger than
+//! memory, [`history`] remembers what a query needed the last time.
 //!
-//! `classify`, `ladder` and `history` are pure.
+//! `classify`, `ladder`, `decompose`, `risk` and `history` are pure.
 
 pub mod classify;
+pub mod decompose;
 pub mod history;
 pub mod ladder;
+pub mod pieces;
+pub mod risk;
 pub mod spool;
+pub mod text;

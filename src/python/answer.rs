@@ -14,7 +14,7 @@ use pyo3::types::{PyList, PyTuple, PyType};
 
 use super::convert::{export_stream, pyarrow_batch, pyarrow_schema};
 use super::error::exception;
-use super::reading::{Export, Inner, ROWS, Shape, State, capped, fault, size_on_disk};
+use super::reading::{Export, Inner, ROWS, Shape, State, capped, fault, prepared_or, size_on_disk};
 use super::report::PyReport;
 use super::run::run;
 use super::slot::Seat;
@@ -106,9 +106,15 @@ impl Answer {
             if let State::Lazy(relation) = &*state {
                 inner.claim(py)?;
                 let relation = relation.clone_ref(py);
-                let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
-                    row_cursor(relation.bind(py))
-                        .map(Bound::unbind)
+                let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
+                    let rows = match prepared {
+                        // All of them, because what was prepared goes with the attempt.
+                        Some(_) => prepared_or(inner.seat.con(py), prepared, relation.bind(py))
+                            .and_then(|relation| relation.call_method0(intern!(py, "fetchall")))
+                            .and_then(|rows| Ok(rows.try_iter()?.into_any())),
+                        None => row_cursor(relation.bind(py)),
+                    };
+                    rows.map(Bound::unbind)
                         .map_err(|error| fault(error, py, original))
                 };
                 match run(py, &inner.core, &inner.seat, &inner.statement, &mut attempt) {
@@ -273,9 +279,11 @@ impl Answer {
         py.import(intern!(py, "pyarrow"))?;
         let cap = inner.core.guardian().row_cap();
         let mut attempt = |py: Python<'_>,
-                           original: &mut Option<PyErr>|
+                           original: &mut Option<PyErr>,
+                           prepared: Option<&str>|
          -> Result<(SchemaRef, Spooled, u64), AttemptError> {
-            let mut stream = capped(relation.bind(py), cap)
+            let mut stream = prepared_or(inner.seat.con(py), prepared, relation.bind(py))
+                .and_then(|relation| capped(&relation, cap))
                 .and_then(|relation| inner.open(&relation))
                 .map_err(|error| fault(error, py, original))?;
             let schema = stream.schema();

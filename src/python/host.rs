@@ -107,7 +107,7 @@ impl Session for PySession {
     }
 }
 
-fn text_row(row: &Bound<'_, PyAny>) -> PyResult<Vec<Option<String>>> {
+pub(super) fn text_row(row: &Bound<'_, PyAny>) -> PyResult<Vec<Option<String>>> {
     row.try_iter()?
         .map(|value| {
             let value = value?;

@@ -66,6 +66,18 @@ pub(super) struct Shape {
     pub(super) cut: for<'py> fn(&Bound<'py, PyAny>, u64) -> PyResult<Bound<'py, PyAny>>,
 }
 
+/// What was prepared in place of the statement, as a relation; or the relation itself.
+pub(super) fn prepared_or<'py>(
+    con: &Bound<'py, PyAny>,
+    prepared: Option<&str>,
+    relation: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match prepared {
+        Some(sql) => con.call_method1(intern!(con.py(), "sql"), (sql,)),
+        None => Ok(relation.clone()),
+    }
+}
+
 /// The relation with at most one row more than the cap: enough to know whether there was more.
 pub(super) fn capped<'py>(relation: &Bound<'py, PyAny>, cap: Option<u64>) -> PyResult<Bound<'py, PyAny>> {
     match cap {
@@ -205,8 +217,14 @@ impl Inner {
             let _ = py.import(library);
         }
         let cap = self.core.guardian().row_cap();
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| -> Result<Py<PyAny>, AttemptError> {
-            match capped(relation.bind(py), cap).and_then(|relation| (shape.read)(&relation)) {
+        let mut attempt = |py: Python<'_>,
+                           original: &mut Option<PyErr>,
+                           prepared: Option<&str>|
+         -> Result<Py<PyAny>, AttemptError> {
+            let value = prepared_or(self.seat.con(py), prepared, relation.bind(py))
+                .and_then(|relation| capped(&relation, cap))
+                .and_then(|relation| (shape.read)(&relation));
+            match value {
                 Ok(value) => Ok(value.unbind()),
                 Err(error) => Err(fault(error, py, original)),
             }
@@ -238,12 +256,15 @@ impl Inner {
         self.claim(py)?;
         let relation = relation.clone_ref(py);
         py.import(intern!(py, "pyarrow"))?;
-        let live = self.seat.slot.streams_are_safe;
+        let mut live = self.seat.slot.streams_are_safe;
         let mut attempt = |py: Python<'_>,
-                           original: &mut Option<PyErr>|
+                           original: &mut Option<PyErr>,
+                           prepared: Option<&str>|
          -> Result<(SchemaRef, Source, Option<Bytes>), AttemptError> {
-            let mut stream = self
-                .open(relation.bind(py))
+            // What was prepared goes with the attempt.
+            live &= prepared.is_none();
+            let mut stream = prepared_or(self.seat.con(py), prepared, relation.bind(py))
+                .and_then(|relation| self.open(&relation))
                 .map_err(|error| fault(error, py, original))?;
             let schema = stream.schema();
             if live {

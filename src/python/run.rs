@@ -5,9 +5,12 @@ use std::sync::Arc;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::error::engine_error;
+use super::host::text_row;
 use super::signals::{CtrlC, pressed};
 use super::slot::Seat;
 use super::statement::Statement;
+use crate::engine::EngineError;
 use crate::engine::host::Stop;
 use crate::error::{Error, ErrorKind};
 use crate::fallback::ladder::Rung;
@@ -23,10 +26,26 @@ struct PyHost<'a, F> {
 
 impl<T, F> Host<T> for PyHost<'_, F>
 where
-    F: FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError>,
+    F: FnMut(Python<'_>, &mut Option<PyErr>, Option<&str>) -> std::result::Result<T, AttemptError>,
 {
-    fn attempt(&mut self, _rung: Rung) -> std::result::Result<T, AttemptError> {
-        Python::attach(|py| (self.attempt)(py, &mut self.original))
+    fn attempt(&mut self, _rung: Rung, prepared: Option<&str>) -> std::result::Result<T, AttemptError> {
+        Python::attach(|py| (self.attempt)(py, &mut self.original, prepared))
+    }
+
+    fn ask(&mut self, sql: &str) -> std::result::Result<Vec<Vec<Option<String>>>, EngineError> {
+        Python::attach(|py| {
+            let asked = || -> PyResult<_> {
+                let con = self.con.bind(py);
+                con.call_method1(intern!(py, "execute"), (sql,))?;
+                let rows: Vec<Bound<'_, PyAny>> = con.call_method0(intern!(py, "fetchall"))?.extract()?;
+                rows.iter().map(text_row).collect()
+            };
+            asked().map_err(|error| {
+                let engine = engine_error(py, &error);
+                self.original = Some(error);
+                engine
+            })
+        })
     }
 
     fn in_transaction(&mut self) -> bool {
@@ -60,8 +79,9 @@ where
 }
 
 /// One attempt: with the GIL, on the calling thread. Leaves the exception that DuckDB raised.
-pub(super) type Attempt<'a, T> =
-    dyn FnMut(Python<'_>, &mut Option<PyErr>) -> std::result::Result<T, AttemptError> + Send + 'a;
+pub(super) type Attempt<'a, T> = dyn FnMut(Python<'_>, &mut Option<PyErr>, Option<&str>) -> std::result::Result<T, AttemptError>
+    + Send
+    + 'a;
 
 /// Runs `attempt` up the ladder, without the GIL but for the attempts themselves.
 ///
@@ -83,6 +103,7 @@ pub(super) fn run<T: Send>(
         interruptible: statement.interruptible,
         priority: statement.priority,
         heeds_signals: signals.heeded(),
+        cutting: statement.cutting,
     };
     let (outcome, original) = py.detach(|| {
         let mut host = PyHost {

@@ -6,8 +6,9 @@ use pyo3::types::{PyDict, PyList};
 
 use super::error::exception;
 use crate::error::{Error, ErrorKind};
-use crate::fallback::history::words;
+use crate::fallback::text::words;
 use crate::guard::Priority;
+use crate::ward::Cutting;
 
 /// One statement of a text.
 #[derive(Clone)]
@@ -17,6 +18,8 @@ pub(super) struct Statement {
     /// False for COMMIT, CHECKPOINT and the like.
     pub(super) interruptible: bool,
     pub(super) priority: Priority,
+    /// Whether it may run in pieces.
+    pub(super) cutting: Cutting,
 }
 
 /// How a statement is run and what it gives.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
 use super::answer::Answer;
 use super::error::{engine_error, exception, query_exception};
@@ -22,7 +22,10 @@ use super::statement::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
-use crate::ward::{AttemptError, Report, Ward};
+use crate::ward::{AttemptError, Cutting, Report, Ward};
+
+/// The most pieces that can be asked for.
+const MOST_PIECES: usize = 1024;
 
 /// A guarded connection. Made by `duckward.guard(con)`.
 #[pyclass(frozen, module = "duckward", name = "Ward", weakref)]
@@ -49,6 +52,33 @@ fn priority(py: Python<'_>, name: Option<&str>) -> PyResult<Priority> {
             Err(exception(py, &error))
         }
     }
+}
+
+/// What `pieces=` says.
+fn cutting(py: Python<'_>, pieces: Option<&Bound<'_, PyAny>>) -> PyResult<Cutting> {
+    let Some(pieces) = pieces else {
+        return Ok(Cutting::Auto);
+    };
+    // True and False are numbers in Python, so they come first.
+    if let Ok(wanted) = pieces.cast::<PyBool>() {
+        if !wanted.is_true() {
+            return Ok(Cutting::Never);
+        }
+    } else if let Ok(count) = pieces.extract::<usize>()
+        && (1..=MOST_PIECES).contains(&count)
+    {
+        return Ok(Cutting::Into(count));
+    } else if let Ok(word) = pieces.extract::<String>()
+        && word == "auto"
+    {
+        return Ok(Cutting::Auto);
+    }
+    let error = Error::invalid(
+        "pieces",
+        pieces.repr()?,
+        &format!("give \"auto\", False, or a number from 1 to {MOST_PIECES}"),
+    );
+    Err(exception(py, &error))
 }
 
 impl PyWard {
@@ -134,6 +164,7 @@ impl PyWard {
         seat: &Seat,
         query: &Bound<'py, PyAny>,
         priority: Priority,
+        cutting: Cutting,
     ) -> PyResult<Vec<(Bound<'py, PyAny>, Statement, Kind)>> {
         let py = query.py();
         if let Ok(text) = query.cast::<PyString>()
@@ -144,6 +175,7 @@ impl PyWard {
                 sql: text.to_owned(),
                 interruptible: true,
                 priority,
+                cutting,
             };
             return Ok(vec![(query.clone(), statement, Kind::Select)]);
         }
@@ -178,6 +210,7 @@ impl PyWard {
                         sql,
                         interruptible,
                         priority,
+                        cutting,
                     },
                     kind,
                 ))
@@ -201,10 +234,14 @@ impl PyWard {
         }
         let object = object.clone().unbind();
         let params = params.map(|params| params.clone().unbind());
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
+        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
             let con = seat.con(py);
             let params = params.as_ref().map(|params| params.bind(py).clone());
-            execute(con, object.bind(py), params.as_ref(), kind).map_err(|error| {
+            let object = match prepared {
+                Some(sql) => PyString::new(py, sql).into_any(),
+                None => object.bind(py).clone(),
+            };
+            execute(con, &object, params.as_ref(), kind).map_err(|error| {
                 let engine = engine_error(py, &error);
                 *original = Some(error);
                 AttemptError::Engine(engine)
@@ -234,18 +271,20 @@ impl PyWard {
     /// another connection to the same database (from `ward.cursor()`); `priority` is "high", "normal" or "low".
     ///
     /// Errors of the statement itself are DuckDB's own exceptions, unchanged.
-    #[pyo3(signature = (query, params=None, *, connection=None, priority=None))]
+    #[pyo3(signature = (query, params=None, *, connection=None, priority=None, pieces=None))]
     fn sql<'py>(
         slf: &Bound<'py, Self>,
         query: &Bound<'py, PyAny>,
         params: Option<&Bound<'py, PyAny>>,
         connection: Option<&Bound<'py, PyAny>>,
         priority: Option<&str>,
+        pieces: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Answer> {
         let py = slf.py();
         let this = slf.get();
         this.usable(py)?;
         let priority = self::priority(py, priority)?;
+        let cutting = cutting(py, pieces)?;
         let seat = Seat {
             slot: this.slot(connection)?,
             con: connection.map_or_else(
@@ -256,7 +295,7 @@ impl PyWard {
         if let Some(open) = seat.slot.open() {
             open.detach(py)?;
         }
-        let mut statements = this.parse(&seat, query, priority)?;
+        let mut statements = this.parse(&seat, query, priority, cutting)?;
         let Some((object, statement, kind)) = statements.pop() else {
             return Err(exception(
                 py,
@@ -422,7 +461,7 @@ impl PyWard {
             return bound.map_err(|error| bind_error(py, error));
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>| {
+        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, _prepared: Option<&str>| {
             let relation =
                 seat.con(py)
                     .call_method(intern!(py, "sql"), (object.bind(py),), Some(keywords.bind(py)));

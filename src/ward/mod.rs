@@ -1,5 +1,6 @@
 //! Joins the folders below: a [`Ward`] guards one connection, runs its queries up the ladder, and reports.
 
+mod cutting;
 mod refusal;
 pub mod report;
 pub mod ticket;
@@ -47,6 +48,20 @@ pub struct Job<'a> {
     pub priority: Priority,
     /// Whether it runs on the thread that a Ctrl-C is meant for.
     pub heeds_signals: bool,
+    /// Whether it may run in pieces.
+    pub cutting: Cutting,
+}
+
+/// Whether a statement may run in pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cutting {
+    /// When it must.
+    #[default]
+    Auto,
+    /// Not at all.
+    Never,
+    /// Always, in so many at first.
+    Into(usize),
 }
 
 /// Why an attempt failed.
@@ -72,11 +87,18 @@ impl From<Error> for AttemptError {
 
 /// What the face that owns the connection does for a query. Called on the thread that called [`Ward::run`].
 pub trait Host<T> {
-    /// Runs the statement once. Nothing of the answer may reach the caller before this returns.
+    /// Runs the statement once, or what was prepared in its place. Nothing of the answer may reach the caller before this
+    /// returns, and of what was prepared nothing is left to be read.
     ///
     /// # Errors
     /// The engine's, typed.
-    fn attempt(&mut self, rung: Rung) -> Result<T, AttemptError>;
+    fn attempt(&mut self, rung: Rung, prepared: Option<&str>) -> Result<T, AttemptError>;
+
+    /// Runs a statement of ours on the connection, to its end; its rows as text.
+    ///
+    /// # Errors
+    /// The engine's, typed.
+    fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError>;
 
     /// Whether the connection is inside a transaction that the user began; asked after a failure only.
     fn in_transaction(&mut self) -> bool;
@@ -340,7 +362,8 @@ impl Ward {
             let history = self.history.lock();
             (history.start(fingerprint, budget), history.need(fingerprint))
         };
-        let mut ladder = Ladder::starting_on(start);
+        let mut plans = cutting::Plans::new(job, start);
+        let mut ladder = Ladder::starting_on(plans.start());
         let mut last: Option<EngineError> = None;
         let mut run = Run {
             ward: self,
@@ -353,7 +376,7 @@ impl Ward {
             failure: None,
             stop: None,
         };
-        if start != Rung::AsIs {
+        if start != Rung::AsIs && start == ladder.rung() {
             run.report.why = format!(
                 "this shape of query was answered on the rung \"{}\" the last time",
                 start.name()
@@ -366,7 +389,7 @@ impl Ward {
             let rung = ladder.rung();
             let memory = match (rung, learned) {
                 // It waits for the others and they wait for it: its settings hold for the whole instance.
-                (Rung::Degraded, _) => ALONE,
+                (Rung::Degraded | Rung::Pieces, _) => ALONE,
                 (Rung::AsIs, Some(need)) => need.growth,
                 (Rung::AsIs, None) => Bytes(0),
             };
@@ -428,7 +451,14 @@ impl Ward {
                 attempt: number,
                 rung: rung.name().to_owned(),
             });
-            let error = match host.attempt(rung) {
+            let attempted = self.attempt(host, &mut plans, &mut run, connection, rung);
+            if let Some(next) = plans.next_start(rung) {
+                // Not on this rung after all; nothing was run.
+                drop((begun, degraded, ceiling, permit));
+                ladder = Ladder::starting_on(next);
+                continue;
+            }
+            let error = match attempted {
                 Ok(value) => {
                     run.report.outcome = Outcome::Running;
                     drop(ceiling);
@@ -473,7 +503,8 @@ impl Ward {
                 retries: settings.retries,
                 backoff: settings.backoff,
             };
-            let (next, decision) = ladder.next(failure, facts, &Rung::ALL, patience);
+            let available = plans.available();
+            let (next, decision) = ladder.next(failure, facts, &available, patience);
             ladder = next;
             let gave_up = matches!(run.stop, Some(Stop::Cancel | Stop::Signal));
             match decision {

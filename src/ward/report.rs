@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorKind;
 use crate::fallback::classify::Failure;
 use crate::fallback::ladder::Rung;
+use crate::fallback::pieces::Piece;
 use crate::units::Bytes;
 
 /// How a query ended.
@@ -99,6 +100,10 @@ pub struct Report {
     pub spill: Bytes,
     /// Rows handed out or changed; none where they are not counted.
     pub rows: Option<u64>,
+    /// The pieces it was computed in; empty when it was computed at once.
+    pub pieces: Vec<Piece>,
+    /// Why it was not computed in pieces, if that was asked.
+    pub why_not: Option<String>,
     /// The answer was cut at `row_cap` rows under memory pressure.
     pub truncated: bool,
     /// Size of the answer on disk, when it was moved there.
@@ -148,6 +153,12 @@ impl Report {
         if !self.why.is_empty() {
             lines.push(("why", self.why.clone()));
         }
+        if !self.pieces.is_empty() {
+            lines.push(("pieces", self.pieces_line()));
+        }
+        if let Some(why_not) = &self.why_not {
+            lines.push(("not in pieces", why_not.clone()));
+        }
         if self.attempts.len() > 1 || self.attempts.iter().any(|attempt| attempt.failure.is_some()) {
             for attempt in &self.attempts {
                 let end = attempt.failure.map_or("answered", Failure::name);
@@ -161,6 +172,21 @@ impl Report {
             }
         }
         lines
+    }
+
+    fn pieces_line(&self) -> String {
+        let longest = self.pieces.iter().map(|piece| piece.seconds).fold(0.0, f64::max);
+        let most = self.pieces.iter().filter_map(|piece| piece.rows).max();
+        let splits: u32 = self.pieces.iter().map(|piece| piece.splits).sum();
+        let mut line = format!("{}, the longest {}", self.pieces.len(), duration(longest));
+        if let Some(rows) = most {
+            // Writing to a String does not fail.
+            let _ = write!(line, ", the largest {rows} rows");
+        }
+        if splits > 0 {
+            let _ = write!(line, "; cut again {splits} times");
+        }
+        line
     }
 
     /// The report as a small HTML table, for notebooks.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use duckward::clock::{Clock, ManualClock, Moment, SharedClock};
 use duckward::engine::host::Connection;
 use duckward::engine::scripted::{Answer, Asked, Database, Process};
-use duckward::engine::{Engine, EngineError, Session, Stream};
+use duckward::engine::{Class, Engine, EngineError, Session, Stream};
 use duckward::event::{Event, What};
 use duckward::fallback::ladder::Rung;
 use duckward::guard::budget::Limits;
 use duckward::guard::{Guardian, Priority};
 use duckward::settings::{Layers, Loaded, Settings};
 use duckward::units::{Bytes, Memory};
-use duckward::ward::{AttemptError, Failed, Host, Job, Report, Ticket, Ward};
+use duckward::ward::{AttemptError, Cutting, Failed, Host, Job, Report, Ticket, Ward};
 use parking_lot::Mutex;
 
 pub(crate) fn mib(n: u64) -> Bytes {
@@ -279,6 +279,7 @@ pub(crate) fn job(sql: &str) -> Job<'_> {
         interruptible: !matches!(sql, "COMMIT" | "CHECKPOINT"),
         priority: Priority::Normal,
         heeds_signals: true,
+        cutting: Cutting::Auto,
     }
 }
 
@@ -333,11 +334,19 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Host<Stream> for Caller<'_> {
-    fn attempt(&mut self, rung: Rung) -> Result<Stream, AttemptError> {
+    fn attempt(&mut self, rung: Rung, _prepared: Option<&str>) -> Result<Stream, AttemptError> {
         let threads = self.seat.database.setting("threads").unwrap_or_default();
         self.attempts.push((rung, threads));
         assert_ne!(self.sql, "panic", "as asked");
         Ok(self.seat.session.query(self.sql)?)
+    }
+
+    fn ask(&mut self, _sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError> {
+        // This engine does not give its parse, so nothing runs in pieces here.
+        Err(EngineError {
+            class: Class::Statement,
+            message: "no parse is scripted".to_owned(),
+        })
     }
 
     fn in_transaction(&mut self) -> bool {

@@ -349,6 +349,7 @@ fn ctrl_c_stops_only_what_runs_on_its_thread() {
     rig.clock.after(ms(100), move || guardian.signal());
     let elsewhere = duckward::ward::Job {
         heeds_signals: false,
+        cutting: duckward::ward::Cutting::Auto,
         ..job("q")
     };
     let mut caller = rig.caller(&seat, "q");

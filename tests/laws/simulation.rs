@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use duckward::clock::{Clock, Moment, SharedClock};
 use duckward::engine::scripted::{Answer, Database, Process};
-use duckward::engine::{Class, Engine, Stream};
+use duckward::engine::{Class, Engine, EngineError, Stream};
 use duckward::event::{Event, What};
 use duckward::fallback::ladder::Rung;
 use duckward::guard::{Guardian, Priority};
 use duckward::settings::Settings;
 use duckward::units::{Bytes, Memory};
-use duckward::ward::{AttemptError, Host, Job, Ward};
+use duckward::ward::{AttemptError, Cutting, Host, Job, Ward};
 use parking_lot::Mutex;
 
 use crate::rig::{Seat, Story, engine_error, limits, loaded, mib, ms, settings};
@@ -147,7 +147,7 @@ impl Query<'_> {
 }
 
 impl Host<Stream> for Query<'_> {
-    fn attempt(&mut self, rung: Rung) -> Result<Stream, AttemptError> {
+    fn attempt(&mut self, rung: Rung, _prepared: Option<&str>) -> Result<Stream, AttemptError> {
         let guarded = self.ward.usable().is_ok();
         if rung == Rung::Degraded && guarded {
             assert_eq!(
@@ -162,6 +162,14 @@ impl Host<Stream> for Query<'_> {
             self.runs(None);
         }
         Ok(stream?)
+    }
+
+    fn ask(&mut self, _sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError> {
+        // This engine does not give its parse, so nothing runs in pieces here.
+        Err(EngineError {
+            class: Class::Statement,
+            message: "no parse is scripted".to_owned(),
+        })
     }
 
     fn in_transaction(&mut self) -> bool {
@@ -216,6 +224,7 @@ fn play(world: &World, me: usize, dice: Dice) {
             interruptible: !commit,
             priority,
             heeds_signals: below(2) == 0,
+            cutting: Cutting::Auto,
         };
         *world.called.lock() += 1;
         world.callers.lock()[me].called = true;

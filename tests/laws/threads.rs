@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use duckward::Level;
 use duckward::clock::{SharedClock, SystemClock};
-use duckward::engine::Engine;
 use duckward::engine::scripted::{Answer, Database, Process};
+use duckward::engine::{Class, Engine, EngineError};
 use duckward::error::ErrorKind;
 use duckward::guard::Guardian;
 use duckward::guard::watch;
@@ -77,8 +77,17 @@ impl Host<duckward::engine::Stream> for Plain<'_> {
     fn attempt(
         &mut self,
         _: duckward::fallback::ladder::Rung,
+        _: Option<&str>,
     ) -> Result<duckward::engine::Stream, AttemptError> {
         Ok(self.0.session.query(self.1)?)
+    }
+
+    fn ask(&mut self, _sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError> {
+        // This engine does not give its parse, so nothing runs in pieces here.
+        Err(EngineError {
+            class: Class::Statement,
+            message: "no parse is scripted".to_owned(),
+        })
     }
 
     fn in_transaction(&mut self) -> bool {

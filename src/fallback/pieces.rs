@@ -1,0 +1,976 @@
+//! Computes a statement in pieces, as [`decompose`](super::decompose) says: each query that is cut becomes a temporary
+//! table of the user's own session, filled piece by piece, and the statement reads that in its place. All pieces see one
+//! state of the data: they run in one transaction, unless nobody can write to it. The rows that went into each piece are
+//! counted, and so are the rows there were; when the two differ, there is no answer.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::classify::Failure;
+use super::decompose::functions::{Functions, State, names};
+use super::decompose::{
+    Cut, Kept, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, tables, targets, whole,
+};
+use super::risk::{Keeps, Plan, pieces, state_bytes};
+use super::text::{query_of, quoted, quoted_name};
+use crate::engine::EngineError;
+use crate::error::{Error, ErrorKind};
+use crate::units::Bytes;
+
+/// Buckets of the hash in which rows are counted beforehand; pieces are runs of them.
+const BUCKETS: u64 = 1 << BUCKET_BITS;
+const BUCKET_BITS: u32 = 10;
+/// How often all pieces are begun anew, each time twice as many.
+const RESTARTS: u32 = 4;
+/// Rows that are looked at to learn how wide values are.
+const SAMPLE: u32 = 1000;
+
+/// Rows of text.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// The connection that the statement is for.
+pub trait Asks {
+    /// Runs a statement of ours on it.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn rows(&mut self, sql: &str) -> Result<Rows, EngineError>;
+
+    /// What an error of that kind of statement means now; an interrupt by the guard is forgotten by this.
+    fn failure(&mut self, error: &EngineError) -> Failure;
+
+    /// Takes note of how far it is.
+    fn progress(&mut self, piece: &Piece, share: f64);
+
+    /// The time since some moment.
+    fn elapsed(&self) -> Duration;
+}
+
+/// One piece, as the report shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Rows that went in, if they can be counted.
+    pub rows: Option<u64>,
+    /// Wall time.
+    pub seconds: f64,
+    /// How often it was cut in two because it did not fit.
+    pub splits: u32,
+}
+
+/// What is known of a statement before it is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What to cut.
+    pub want: Want,
+    /// Into how many pieces, if that is given.
+    pub pieces: Option<usize>,
+    /// Memory that DuckDB may use.
+    pub limit: Bytes,
+    /// Whether the user's own transaction is open.
+    pub in_transaction: bool,
+    /// A number for the names of temporary tables.
+    pub number: u64,
+}
+
+/// Why there is nothing prepared.
+#[derive(Debug)]
+pub enum Fault {
+    /// It cannot be cut.
+    WhyNot(WhyNot),
+    /// The engine failed.
+    Engine(EngineError),
+    /// duckward cannot go on.
+    Own(Error),
+}
+
+impl From<EngineError> for Fault {
+    fn from(error: EngineError) -> Self {
+        Fault::Engine(error)
+    }
+}
+
+impl From<WhyNot> for Fault {
+    fn from(why: WhyNot) -> Self {
+        Fault::WhyNot(why)
+    }
+}
+
+fn why_not<T>(text: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault::WhyNot(WhyNot(text.into())))
+}
+
+/// A statement whose queries have been computed in pieces.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What is run in its place.
+    pub sql: String,
+    /// The pieces, in order.
+    pub pieces: Vec<Piece>,
+    /// What ends it well, statement by statement.
+    pub finish: Vec<String>,
+    /// What ends it in any other case.
+    pub abandon: Vec<String>,
+}
+
+/// A parsed statement, and what its functions are.
+#[derive(Debug)]
+pub struct Parsed {
+    before: String,
+    after: String,
+    tree: Value,
+    functions: Functions,
+    /// Whether it is a SELECT, which changes nothing.
+    pub selects: bool,
+}
+
+/// Asks DuckDB for its parse of `sql`.
+///
+/// # Errors
+/// Why it cannot be cut, or the engine's.
+pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
+    let Some(range) = query_of(sql) else {
+        return why_not("it is not one SELECT, nor an INSERT, a CREATE TABLE AS or a COPY of one");
+    };
+    let query = &sql[range.clone()];
+    let rows = asks.rows(&format!("SELECT json_serialize_sql({})", quoted(query)))?;
+    let tree: Value = one(&rows)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Value::Null);
+    if tree["error"] != Value::Bool(false) {
+        let said = tree["error_message"].as_str().unwrap_or("nothing");
+        return why_not(format!("DuckDB does not give its parse of it: {said}"));
+    }
+    if tree["statements"].as_array().is_none_or(|all| all.len() != 1) {
+        return why_not("it is more than one statement");
+    }
+    let called: Vec<String> = names(&tree).iter().map(|name| quoted(name)).collect();
+    let known = if called.is_empty() {
+        Rows::new()
+    } else {
+        asks.rows(&format!(
+            "SELECT DISTINCT function_name, function_type, stability FROM duckdb_functions() \
+             WHERE function_name IN ({})",
+            called.join(", ")
+        ))?
+    };
+    let before = sql[..range.start].to_owned();
+    Ok(Parsed {
+        selects: before
+            .trim_matches(|c: char| c.is_whitespace() || c == '(')
+            .is_empty()
+            || starts_with_gap(&before),
+        before,
+        after: sql[range.end..]
+            .trim_end_matches(|c: char| c.is_whitespace() || c == ';')
+            .to_owned(),
+        tree,
+        functions: Functions::from_rows(&known),
+    })
+}
+
+/// Whether there is nothing but space and comments in `text`.
+fn starts_with_gap(text: &str) -> bool {
+    super::text::tokens(text).all(|(token, _)| token == super::text::Token::Gap)
+}
+
+/// What of it would be cut.
+///
+/// # Errors
+/// Why nothing.
+pub fn look(parsed: &Parsed, want: Want) -> Result<Vec<Target>, WhyNot> {
+    targets(&parsed.tree, &parsed.functions, want)
+}
+
+/// The memory that the aggregates of `parsed` would keep if it ran as it is, when that is more than `limit`.
+///
+/// # Errors
+/// Why it cannot be told, or the engine's.
+pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Option<Bytes>, Fault> {
+    let nobody = Options {
+        want: Want::Kept,
+        pieces: None,
+        limit,
+        in_transaction: true,
+        number: 0,
+    };
+    let mut run = Run {
+        asks,
+        parsed,
+        options: &nobody,
+        times: 1,
+        fixed: true,
+        began: false,
+        made: Vec::new(),
+        done: Vec::new(),
+    };
+    run.foresee()
+}
+
+/// Computes what has to be computed beforehand. On an error nothing is left behind.
+///
+/// # Errors
+/// Why it cannot be cut, the engine's, or duckward's own.
+pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Result<Prepared, Fault> {
+    refuse_objects(asks, parsed)?;
+    let fixed = !options.in_transaction && is_fixed(asks)?;
+    let mut times = 1;
+    for restart in 0.. {
+        let mut run = Run {
+            asks,
+            parsed,
+            options,
+            times,
+            fixed,
+            began: false,
+            made: Vec::new(),
+            done: Vec::new(),
+        };
+        match run.all() {
+            Ok(prepared) => return Ok(prepared),
+            Err(Fault::Engine(error)) => {
+                let failure = run.asks.failure(&error);
+                run.give_up();
+                let again = matches!(failure, Failure::Memory | Failure::InterruptedByGuard);
+                if !again || options.in_transaction || restart >= RESTARTS {
+                    return Err(Fault::Engine(error));
+                }
+                times *= 2;
+            }
+            Err(other) => {
+                run.give_up();
+                return Err(other);
+            }
+        }
+    }
+    why_not("it was begun too often")
+}
+
+/// A name that is neither a table, a view nor a file stands for an object of the host program, which may be another one by
+/// now, or be readable once only.
+fn refuse_objects(asks: &mut dyn Asks, parsed: &Parsed) -> Result<(), Fault> {
+    let local = ctes(&parsed.tree);
+    let unknown: Vec<String> = tables(&parsed.tree)
+        .into_iter()
+        .filter(|name| !local.contains(name) && !name.contains(['.', '/', '*']))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let rows = asks.rows(
+        "SELECT lower(table_name) FROM duckdb_tables() UNION ALL SELECT lower(view_name) FROM duckdb_views()",
+    )?;
+    let known: BTreeSet<&str> = rows.iter().filter_map(|row| row.first()?.as_deref()).collect();
+    match unknown.iter().find(|name| !known.contains(name.as_str())) {
+        None => Ok(()),
+        Some(name) => why_not(format!(
+            "it reads {name}, an object of the program that may be another one by now: register() it, or put it into a table"
+        )),
+    }
+}
+
+/// Whether nobody can change what is read while the pieces run.
+fn is_fixed(asks: &mut dyn Asks) -> Result<bool, Fault> {
+    let rows = asks.rows(
+        "SELECT coalesce(bool_and(readonly), true)::VARCHAR FROM duckdb_databases() WHERE NOT internal",
+    )?;
+    Ok(one(&rows) == Some("true"))
+}
+
+fn one(rows: &Rows) -> Option<&str> {
+    rows.first()?.first()?.as_deref()
+}
+
+/// A run of hashes, both ends included, and how many rows it has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Range {
+    low: u64,
+    high: u64,
+    rows: u64,
+}
+
+struct Run<'a> {
+    asks: &'a mut dyn Asks,
+    parsed: &'a Parsed,
+    options: &'a Options,
+    /// How many times as many pieces as estimated.
+    times: usize,
+    /// Nobody can write, so no transaction is needed.
+    fixed: bool,
+    began: bool,
+    /// Temporary tables of ours.
+    made: Vec<String>,
+    done: Vec<Piece>,
+}
+
+/// What is known of a cut once DuckDB has described it.
+struct Described {
+    text: String,
+    names: Vec<String>,
+    /// All columns of a piece, visible and hidden.
+    columns: Vec<String>,
+    keys: Vec<String>,
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> Result<Prepared, Fault> {
+        let mut tree = self.parsed.tree.clone();
+        let found = targets(&tree, &self.parsed.functions, self.options.want)?;
+        if !self.fixed && !self.options.in_transaction {
+            self.asks.rows("BEGIN TRANSACTION")?;
+            self.began = true;
+        }
+        let share = 1.0 / found.len().max(1) as f64;
+        for (index, target) in found.iter().enumerate() {
+            let replacement = match target.way {
+                Way::Once => self.once(&tree, &target.pointer)?,
+                Way::Pieces => self.in_pieces(&tree, &target.pointer, index as f64 * share, share)?,
+            };
+            if let Some(place) = tree.pointer_mut(&target.pointer) {
+                *place = replacement;
+            }
+        }
+        let query = self.text(&tree)?;
+        let mut finish: Vec<String> = self.drops();
+        if self.began {
+            finish = if self.parsed.selects {
+                vec!["ROLLBACK".to_owned()]
+            } else {
+                finish.push("COMMIT".to_owned());
+                finish
+            };
+        }
+        let prepared = Prepared {
+            sql: format!("{}{query}{}", self.parsed.before, self.parsed.after),
+            pieces: std::mem::take(&mut self.done),
+            abandon: self.undo(),
+            finish,
+        };
+        Ok(prepared)
+    }
+
+    fn foresee(&mut self) -> Result<Option<Bytes>, Fault> {
+        let mut most = Bytes(0);
+        for target in targets(&self.parsed.tree, &self.parsed.functions, Want::Kept)? {
+            // What is below another that is computed beforehand is not planned by itself.
+            if target.way != Way::Pieces || asks_for_columns(&self.parsed.tree, &target.pointer).is_some() {
+                continue;
+            }
+            let cut = cut(&self.parsed.tree, &target.pointer, &self.parsed.functions, None)?;
+            let known: Vec<&Kept> = cut
+                .kept
+                .iter()
+                .filter(|kept| matches!(kept.state, State::Values | State::Best))
+                .collect();
+            let named: Vec<String> = known.iter().map(|kept| kept.name.clone()).collect();
+            let body = self.text(&cut.body)?;
+            let Some((rows, groups)) = self.explain(&body)?.and_then(|plan| plan.into_aggregate(&named))
+            else {
+                continue;
+            };
+            let mut keeps = Vec::new();
+            for kept in known {
+                let text = self.text(&kept.values)?;
+                let types = self.types(&text)?;
+                keeps.push(Keeps {
+                    state: kept.state,
+                    width: types.iter().map(|kind| type_width(kind)).sum(),
+                });
+            }
+            most = most.max(state_bytes(&keeps, rows, groups));
+        }
+        Ok((most > self.options.limit).then_some(most))
+    }
+
+    fn types(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
+        let rows = self.asks.rows(&format!("DESCRIBE {sql}"))?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| row.into_iter().nth(1)?)
+            .collect())
+    }
+
+    fn drops(&self) -> Vec<String> {
+        self.made
+            .iter()
+            .rev()
+            .map(|name| format!("DROP TABLE IF EXISTS temp.main.{name}"))
+            .collect()
+    }
+
+    fn undo(&self) -> Vec<String> {
+        if self.began {
+            vec!["ROLLBACK".to_owned()]
+        } else {
+            self.drops()
+        }
+    }
+
+    fn give_up(&mut self) {
+        for statement in self.undo() {
+            // What failed before is what counts; a table that stays is dropped with the session.
+            let _ = self.asks.rows(&statement);
+        }
+    }
+
+    /// The text of a statement that is given as its parse.
+    fn text(&mut self, statement: &Value) -> Result<String, Fault> {
+        let rows = self.asks.rows(&format!(
+            "SELECT json_deserialize_sql({}::JSON)",
+            quoted(&statement.to_string())
+        ))?;
+        match one(&rows) {
+            Some(text) => Ok(text.trim_end_matches(';').to_owned()),
+            None => why_not("DuckDB does not print its own parse of it"),
+        }
+    }
+
+    fn parse(&mut self, sql: &str) -> Result<Value, Fault> {
+        let rows = self
+            .asks
+            .rows(&format!("SELECT json_serialize_sql({})", quoted(sql)))?;
+        let tree: Value = one(&rows)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or(Value::Null);
+        match tree.pointer("/statements/0/node") {
+            Some(node) => Ok(node.clone()),
+            None => why_not("DuckDB does not parse what was made of it"),
+        }
+    }
+
+    fn describe(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
+        let rows = self.asks.rows(&format!("DESCRIBE {sql}"))?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| row.into_iter().next()?)
+            .collect())
+    }
+
+    fn table(&mut self) -> String {
+        format!("duckward_{}_{}", self.options.number, self.made.len() + 1)
+    }
+
+    /// A query that gives what is in the temporary table, under its own names.
+    fn reading(&mut self, table: &str, names: &[String], condition: &str) -> Result<Value, Fault> {
+        let items: Vec<String> = names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| format!("c{index} AS {}", quoted_name(name)))
+            .collect();
+        self.parse(&format!(
+            "SELECT {} FROM temp.main.{table}{condition}",
+            items.join(", ")
+        ))
+    }
+
+    /// Computes the query at `pointer` at once.
+    fn once(&mut self, tree: &Value, pointer: &str) -> Result<Value, Fault> {
+        let Some(statement) = whole(tree, pointer) else {
+            return why_not("the query is not where it was");
+        };
+        let text = self.text(&statement)?;
+        let names = self.describe(&text)?;
+        let columns = numbered("c", names.len()).join(", ");
+        let table = self.table();
+        let _ = self.asks.rows(&format!(
+            "CREATE TEMP TABLE {table} AS SELECT {columns} FROM ({text}) AS duckward_q({columns})"
+        ))?;
+        self.made.push(table.clone());
+        self.reading(&table, &names, "")
+    }
+
+    /// Computes the query at `pointer` in pieces.
+    fn in_pieces(&mut self, tree: &Value, pointer: &str, done: f64, share: f64) -> Result<Value, Fault> {
+        let columns = match asks_for_columns(tree, pointer) {
+            Some(statement) => {
+                let text = self.text(&statement)?;
+                Some(
+                    self.describe(&text)?
+                        .into_iter()
+                        .map(|name| name.to_ascii_lowercase())
+                        .collect(),
+                )
+            }
+            None => None,
+        };
+        let cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
+        let mut described = self.described(&cut)?;
+        let source = match &cut.source {
+            Some(source) => Some(self.text(source)?),
+            None => None,
+        };
+        let chosen = self.choose(&cut, &mut described)?;
+        let counts = match &source {
+            Some(source) => Some(self.count(source, &cut, &chosen)?),
+            None => None,
+        };
+        let wanted = match self.options.pieces {
+            Some(pieces) => pieces * self.times,
+            None => self.estimate(&cut, &described, counts.as_deref())? * self.times,
+        };
+        let mut ranges = ranges(counts.as_deref(), wanted);
+        let table = self.table();
+        let list = described.columns.join(", ");
+        let total: u64 = ranges.iter().map(|range| range.rows).sum::<u64>().max(1);
+        let (mut so_far, mut splits) = (0u64, 0u32);
+        // From the end, so that a piece that is split goes on in its place.
+        ranges.reverse();
+        while let Some(range) = ranges.pop() {
+            let select = format!(
+                "SELECT {list} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN {}::UBIGINT AND {}::UBIGINT",
+                described.text,
+                described.keys.join(", "),
+                range.low,
+                range.high
+            );
+            let began = self.asks.elapsed();
+            let is_new = !self.made.contains(&table);
+            let sql = if is_new {
+                format!("CREATE TEMP TABLE {table} AS {select}")
+            } else {
+                format!("INSERT INTO temp.main.{table} {select}")
+            };
+            match self.asks.rows(&sql) {
+                Ok(_) => {}
+                Err(error) if self.fixed => {
+                    let failure = self.asks.failure(&error);
+                    if !matches!(failure, Failure::Memory | Failure::InterruptedByGuard) {
+                        return Err(error.into());
+                    }
+                    let halves =
+                        self.split(range, source.as_deref(), &cut, &chosen, counts.as_deref(), &error)?;
+                    splits += 1;
+                    ranges.extend(halves.into_iter().rev());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if is_new {
+                self.made.push(table.clone());
+            }
+            so_far += range.rows;
+            let piece = Piece {
+                rows: counts.as_ref().map(|_| range.rows),
+                seconds: self.asks.elapsed().saturating_sub(began).as_secs_f64(),
+                splits: std::mem::take(&mut splits),
+            };
+            self.asks
+                .progress(&piece, done + share * so_far as f64 / total as f64);
+            self.done.push(piece);
+        }
+        if let Some(counts) = &counts
+            && cut.counted > 0
+        {
+            self.prove(&table, &cut, &described, counts)?;
+        }
+        let condition = cut
+            .having
+            .map_or_else(String::new, |index| format!(" WHERE h{index}"));
+        let mut reading = self.reading(&table, &described.names, &condition)?;
+        reading["modifiers"] = Value::Array(cut.modifiers.clone());
+        Ok(reading)
+    }
+
+    fn described(&mut self, cut: &Cut) -> Result<Described, Fault> {
+        let text = self.text(&cut.body)?;
+        let mut names = self.describe(&text)?;
+        let Some(visible) = names.len().checked_sub(cut.hidden) else {
+            return why_not("DuckDB describes it with fewer columns than it has");
+        };
+        names.truncate(visible);
+        let mut columns = numbered("c", visible);
+        columns.extend(numbered("h", cut.hidden));
+        let keys = if cut.keys.is_empty() {
+            numbered("c", visible)
+        } else {
+            cut.keys.iter().map(|key| key.name()).collect()
+        };
+        Ok(Described {
+            text,
+            names,
+            columns,
+            keys,
+        })
+    }
+
+    fn explain(&mut self, sql: &str) -> Result<Option<Plan>, Fault> {
+        let rows = self.asks.rows(&format!("EXPLAIN (FORMAT JSON) {sql}"))?;
+        Ok(rows
+            .iter()
+            .find(|row| {
+                row.first()
+                    .is_some_and(|kind| kind.as_deref() == Some("physical_plan"))
+            })
+            .or(rows.last())
+            .and_then(|row| row.get(1)?.as_deref())
+            .and_then(Plan::read))
+    }
+
+    /// The keys to cut by: all of them, or the one that cuts deepest. Which, as numbers of columns of the source.
+    fn choose(&mut self, cut: &Cut, described: &mut Described) -> Result<Vec<usize>, Fault> {
+        let all: Vec<usize> = (0..described.keys.len()).collect();
+        let mut candidates = vec![all.clone()];
+        if cut.keys.len() > 1 {
+            candidates.extend(all.iter().map(|key| vec![*key]));
+        }
+        let list = described.columns.join(", ");
+        let mut best: Option<(f64, Vec<usize>)> = None;
+        for candidate in candidates {
+            let keys: Vec<&str> = candidate
+                .iter()
+                .map(|key| described.keys[*key].as_str())
+                .collect();
+            let sql = format!(
+                "SELECT {list} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN 1::UBIGINT AND {}::UBIGINT",
+                described.text,
+                keys.join(", "),
+                u64::MAX / 16
+            );
+            let Some(plan) = self.explain(&sql)? else { continue };
+            if !plan.filters_below("hash(") {
+                continue;
+            }
+            let cost = plan.cost();
+            // Fewer keys make fewer, larger groups of them, so it must be worth it.
+            if best.as_ref().is_none_or(|(least, _)| cost < least * 0.8) {
+                best = Some((cost, candidate));
+            }
+        }
+        let Some((_, chosen)) = best else {
+            return why_not("DuckDB's plan does the cut only after the aggregate");
+        };
+        described.keys = chosen.iter().map(|key| described.keys[*key].clone()).collect();
+        Ok(chosen)
+    }
+
+    /// The rows of each bucket of the hash.
+    fn count(&mut self, source: &str, cut: &Cut, chosen: &[usize]) -> Result<Vec<u64>, Fault> {
+        let columns = numbered("k", cut.keys.len()).join(", ");
+        let keys: Vec<String> = chosen.iter().map(|key| format!("k{key}")).collect();
+        let rows = self.asks.rows(&format!(
+            "SELECT (hash({}) >> {})::VARCHAR AS b, count(*)::VARCHAR FROM ({source}) AS duckward_q({columns}) GROUP BY b",
+            keys.join(", "),
+            64 - BUCKET_BITS
+        ))?;
+        Ok(buckets(&rows))
+    }
+
+    /// Into how many pieces, by what the aggregates keep.
+    fn estimate(&mut self, cut: &Cut, described: &Described, counts: Option<&[u64]>) -> Result<usize, Fault> {
+        let plan = self.explain(&described.text)?;
+        let rows = counts.map_or_else(
+            || plan.as_ref().map_or(0.0, Plan::cost),
+            |counts| counts.iter().sum::<u64>() as f64,
+        );
+        let groups = plan.as_ref().and_then(Plan::groups).unwrap_or(rows).min(rows);
+        let mut keeps = Vec::new();
+        for kept in &cut.kept {
+            keeps.push(Keeps {
+                state: kept.state,
+                width: self.width(kept)?,
+            });
+        }
+        let bytes = if keeps.is_empty() {
+            // Nothing of it is kept by itself: what failed is the sum of the operators.
+            state_bytes(
+                &[Keeps {
+                    state: State::Values,
+                    width: 32.0,
+                }],
+                rows,
+                groups,
+            )
+        } else {
+            state_bytes(&keeps, rows, groups)
+        };
+        Ok(pieces(bytes, self.options.limit).max(2))
+    }
+
+    /// Bytes of the values of one row, from a look at the first of them.
+    fn width(&mut self, kept: &Kept) -> Result<f64, Fault> {
+        let text = self.text(&kept.values)?;
+        let count = self.describe(&text)?.len();
+        let widths: Vec<String> = numbered("v", count)
+            .iter()
+            .map(|value| {
+                format!(
+                    "coalesce(avg(CASE WHEN typeof({value}) IN ('VARCHAR', 'BLOB', 'BIT', 'JSON') OR typeof({value}) LIKE '%[%' \
+                     OR typeof({value}) LIKE '%(%' THEN 16 + strlen({value}::VARCHAR) WHEN typeof({value}) LIKE '%INT' \
+                     OR typeof({value}) IN ('FLOAT', 'BOOLEAN', 'DATE', 'INTEGER') THEN \
+                     CASE WHEN typeof({value}) LIKE '%BIGINT' THEN 8 WHEN typeof({value}) LIKE '%HUGEINT' THEN 16 ELSE 4 END \
+                     WHEN typeof({value}) IN ('HUGEINT', 'UHUGEINT', 'UUID', 'INTERVAL') THEN 16 ELSE 8 END), 8)"
+                )
+            })
+            .collect();
+        if widths.is_empty() {
+            return Ok(0.0);
+        }
+        let columns = numbered("v", count).join(", ");
+        let rows = self.asks.rows(&format!(
+            "SELECT ({})::DOUBLE::VARCHAR FROM (SELECT * FROM ({text}) AS duckward_q({columns}) LIMIT {SAMPLE})",
+            widths.join(" + ")
+        ))?;
+        Ok(one(&rows).and_then(|width| width.parse().ok()).unwrap_or(16.0))
+    }
+
+    /// The halves of a piece that did not fit.
+    fn split(
+        &mut self,
+        range: Range,
+        source: Option<&str>,
+        cut: &Cut,
+        chosen: &[usize],
+        counts: Option<&[u64]>,
+        error: &EngineError,
+    ) -> Result<Vec<Range>, Fault> {
+        let shift = 64 - BUCKET_BITS;
+        if range.low >> shift != range.high >> shift {
+            let parts = halves(range, counts);
+            if parts.len() > 1 {
+                return Ok(parts);
+            }
+        }
+        // One bucket: which groups are in it?
+        let Some(source) = source else {
+            return Err(Fault::Engine(error.clone()));
+        };
+        let columns = numbered("k", cut.keys.len()).join(", ");
+        let keys: Vec<String> = chosen.iter().map(|key| format!("k{key}")).collect();
+        let shown: Vec<String> = keys
+            .iter()
+            .map(|key| format!("coalesce({key}::VARCHAR, 'NULL')"))
+            .collect();
+        let rows = self.asks.rows(&format!(
+            "SELECT hash({keys})::VARCHAR AS h, count(*)::VARCHAR, any_value(concat_ws(', ', {})) FROM ({source}) \
+             AS duckward_q({columns}) WHERE hash({keys}) BETWEEN {}::UBIGINT AND {}::UBIGINT GROUP BY hash({keys}) \
+             ORDER BY hash({keys})",
+            shown.join(", "),
+            range.low,
+            range.high,
+            keys = keys.join(", "),
+        ))?;
+        let groups: Vec<(u64, u64, &str)> = rows
+            .iter()
+            .filter_map(|row| match row.as_slice() {
+                [Some(hash), Some(count), shown] => Some((
+                    hash.parse().ok()?,
+                    count.parse().ok()?,
+                    shown.as_deref().unwrap_or(""),
+                )),
+                _ => None,
+            })
+            .collect();
+        if let [(_, rows, key)] = groups.as_slice() {
+            return Err(Fault::Own(
+                Error::new(
+                    ErrorKind::Memory,
+                    format!(
+                        "one group of the query does not fit into memory by itself: ({key}) has {rows} rows, and its \
+                         aggregate keeps all of them; raise memory=, or aggregate less of it\nDuckDB said: {}",
+                        error.message
+                    ),
+                )
+                .with_source(error.clone()),
+            ));
+        }
+        let half: u64 = groups.iter().map(|(_, rows, _)| rows).sum::<u64>() / 2;
+        let mut first = 0;
+        for (index, (_, rows, _)) in groups.iter().enumerate() {
+            first += rows;
+            if (first >= half || index + 2 == groups.len()) && index + 1 < groups.len() {
+                let cut = groups[index + 1].0;
+                let rest = groups[index + 1..].iter().map(|(_, rows, _)| rows).sum();
+                return Ok(vec![
+                    Range {
+                        low: range.low,
+                        high: cut - 1,
+                        rows: first,
+                    },
+                    Range {
+                        low: cut,
+                        high: range.high,
+                        rows: rest,
+                    },
+                ]);
+            }
+        }
+        Err(Fault::Engine(error.clone()))
+    }
+
+    /// The rows that went into the pieces are the rows there were, bucket by bucket.
+    fn prove(&mut self, table: &str, cut: &Cut, described: &Described, counts: &[u64]) -> Result<(), Fault> {
+        let counted = cut
+            .rows
+            .map_or_else(|| "count(*)".to_owned(), |index| format!("sum(h{index})"));
+        let rows = self.asks.rows(&format!(
+            "SELECT (hash({}) >> {})::VARCHAR AS b, ({counted})::HUGEINT::VARCHAR FROM temp.main.{table} GROUP BY b",
+            described.keys.join(", "),
+            64 - BUCKET_BITS
+        ))?;
+        let taken = buckets(&rows);
+        if taken
+            .iter()
+            .zip(counts)
+            .all(|(taken, count)| *taken == count * cut.counted)
+        {
+            return Ok(());
+        }
+        let (there, went) = (
+            counts.iter().sum::<u64>() * cut.counted,
+            taken.iter().sum::<u64>(),
+        );
+        Err(Fault::Own(Error::new(
+            ErrorKind::Internal,
+            format!(
+                "the answer is withheld: {there} rows were counted, and {went} went into the pieces; the data changed \
+                 meanwhile (a file that was replaced?), or this is a defect of duckward: run it again, or with pieces=False"
+            ),
+        )))
+    }
+}
+
+/// Bytes of a value of that type; of one without a fixed size, what is usual.
+fn type_width(kind: &str) -> f64 {
+    match kind {
+        "BOOLEAN" | "TINYINT" | "UTINYINT" | "SMALLINT" | "USMALLINT" | "INTEGER" | "UINTEGER" | "FLOAT"
+        | "DATE" => 4.0,
+        "HUGEINT" | "UHUGEINT" | "UUID" | "INTERVAL" => 16.0,
+        kind if kind.starts_with("VARCHAR") || kind.contains(['[', '(']) && !kind.starts_with("DECIMAL") => {
+            32.0
+        }
+        "BLOB" | "BIT" | "JSON" => 32.0,
+        _ => 8.0,
+    }
+}
+
+fn numbered(letter: &str, count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("{letter}{index}")).collect()
+}
+
+/// Rows of bucket and count as one count per bucket.
+fn buckets(rows: &Rows) -> Vec<u64> {
+    let mut counts = vec![0; BUCKETS as usize];
+    for row in rows {
+        if let [Some(bucket), Some(count)] = row.as_slice()
+            && let (Ok(bucket), Ok(count)) = (bucket.parse::<usize>(), count.parse::<u64>())
+            && let Some(place) = counts.get_mut(bucket)
+        {
+            *place += count;
+        }
+    }
+    counts
+}
+
+/// `wanted` ranges that cover every hash, with as equal numbers of rows as whole buckets allow.
+fn ranges(counts: Option<&[u64]>, wanted: usize) -> Vec<Range> {
+    let even = vec![1u64; BUCKETS as usize];
+    let counted = counts.unwrap_or(&even);
+    let wanted = wanted.clamp(1, BUCKETS as usize) as u128;
+    let total: u128 = counted.iter().map(|count| u128::from(*count)).sum();
+    let mut ranges: Vec<Range> = Vec::new();
+    let (mut first, mut rows, mut before) = (0u64, 0u64, 0u128);
+    for (bucket, count) in (0u64..).zip(counted) {
+        rows += count;
+        before += u128::from(*count);
+        let full = before * wanted >= total * (ranges.len() as u128 + 1);
+        let last = bucket + 1 == BUCKETS;
+        if last || (full && rows > 0) {
+            ranges.push(Range {
+                low: first << (64 - BUCKET_BITS),
+                high: (bucket << (64 - BUCKET_BITS)) | (u64::MAX >> BUCKET_BITS),
+                rows,
+            });
+            first = bucket + 1;
+            rows = 0;
+        }
+    }
+    // What is left over at the end may have no rows.
+    if let [.., before, last] = ranges.as_mut_slice()
+        && last.rows == 0
+    {
+        before.high = last.high;
+        ranges.pop();
+    }
+    ranges
+}
+
+/// A range of several buckets as two, of as equal numbers of rows as can be.
+fn halves(range: Range, counts: Option<&[u64]>) -> Vec<Range> {
+    let shift = 64 - BUCKET_BITS;
+    let (first, last) = (range.low >> shift, range.high >> shift);
+    let rows_of = |bucket: u64| counts.map_or(1, |counts| counts[bucket as usize]);
+    let total: u64 = (first..=last).map(rows_of).sum();
+    let mut rows = 0;
+    let mut middle = first;
+    for bucket in first..last {
+        rows += rows_of(bucket);
+        middle = bucket;
+        if rows * 2 >= total {
+            break;
+        }
+    }
+    let high = (middle << shift) | (u64::MAX >> BUCKET_BITS);
+    vec![
+        Range {
+            low: range.low,
+            high,
+            rows,
+        },
+        Range {
+            low: high + 1,
+            high: range.high,
+            rows: total - rows,
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn covers(ranges: &[Range], low: u64, high: u64) {
+        assert_eq!(ranges.first().map(|range| range.low), Some(low));
+        assert_eq!(ranges.last().map(|range| range.high), Some(high));
+        for pair in ranges.windows(2) {
+            assert_eq!(pair[0].high + 1, pair[1].low, "disjoint, and nothing between");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_cover_every_hash_once_and_keep_every_row(
+            counts in proptest::collection::vec(prop_oneof![Just(0u64), 0u64..1000, Just(1_000_000)], BUCKETS as usize),
+            wanted in 1usize..2000,
+        ) {
+            let ranges = ranges(Some(&counts), wanted);
+            covers(&ranges, 0, u64::MAX);
+            prop_assert!(ranges.len() <= wanted.max(1));
+            let rows: u64 = ranges.iter().map(|range| range.rows).sum();
+            prop_assert_eq!(rows, counts.iter().sum::<u64>());
+        }
+
+        #[test]
+        fn halves_are_the_whole_and_smaller(first in 0u64..1000, more in 1u64..24, seed in 0u64..1000) {
+            let counts: Vec<u64> = (0..BUCKETS).map(|bucket| bucket * seed % 97).collect();
+            let shift = 64 - BUCKET_BITS;
+            let last = first + more;
+            let rows = (first..=last).map(|bucket| counts[bucket as usize]).sum();
+            let range = Range { low: first << shift, high: (last << shift) | (u64::MAX >> BUCKET_BITS), rows };
+            let parts = halves(range, Some(&counts));
+            covers(&parts, range.low, range.high);
+            prop_assert_eq!(parts.len(), 2);
+            prop_assert_eq!(parts[0].rows + parts[1].rows, rows);
+        }
+    }
+
+    #[test]
+    fn even_ranges_are_made_where_nothing_is_counted() {
+        let parts = ranges(None, 4);
+        covers(&parts, 0, u64::MAX);
+        assert_eq!(parts.len(), 4);
+    }
+}

@@ -1,0 +1,222 @@
+//! The plan of a statement, as DuckDB's EXPLAIN gives it in JSON: what it says of memory before anything runs. Pure.
+
+use serde_json::Value;
+
+use super::decompose::functions::State;
+use crate::units::Bytes;
+
+/// A plan.
+#[derive(Clone, Debug)]
+pub struct Plan(Value);
+
+impl Plan {
+    /// Reads what `EXPLAIN (FORMAT JSON)` printed.
+    pub fn read(json: &str) -> Option<Self> {
+        match serde_json::from_str(json).ok()? {
+            Value::Array(mut plans) if plans.len() == 1 => plans.pop().map(Plan),
+            plan @ Value::Object(_) => Some(Plan(plan)),
+            _ => None,
+        }
+    }
+
+    /// Whether a filter that has `mark` in it was moved below the topmost operator that has to see all its input.
+    pub fn filters_below(&self, mark: &str) -> bool {
+        let mut at = &self.0;
+        loop {
+            let name = name(at);
+            if ["GROUP_BY", "AGGREGATE", "WINDOW", "UNION"]
+                .iter()
+                .any(|kind| name.contains(kind))
+            {
+                return true;
+            }
+            if name.contains("FILTER") && at["extra_info"].to_string().contains(mark) {
+                return false;
+            }
+            match at["children"].as_array().map(Vec::as_slice) {
+                Some([only]) => at = only,
+                _ => return true,
+            }
+        }
+    }
+
+    /// The sum of the rows that all operators are estimated to give: what running it costs, roughly.
+    pub fn cost(&self) -> f64 {
+        sum(&self.0)
+    }
+
+    /// The groups of the topmost aggregate, as estimated.
+    pub fn groups(&self) -> Option<f64> {
+        find(&self.0, &|node| {
+            name(node).contains("GROUP_BY").then(|| cardinality(node))
+        })
+    }
+
+    /// The rows that go into the topmost aggregate that keeps what it takes, and the groups it makes of them.
+    pub fn into_aggregate(&self, named: &[String]) -> Option<(f64, f64)> {
+        find(&self.0, &|node| {
+            let aggregates = node["extra_info"]["Aggregates"].to_string().to_ascii_lowercase();
+            let keeps = (name(node).contains("GROUP_BY") || name(node).contains("AGGREGATE"))
+                && named
+                    .iter()
+                    .any(|function| aggregates.contains(&format!("{function}(")));
+            keeps.then(|| {
+                let rows = node["children"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(cardinality)
+                    .fold(0.0, f64::max);
+                (rows, cardinality(node))
+            })
+        })
+    }
+}
+
+fn name(node: &Value) -> String {
+    node["name"].as_str().unwrap_or("").trim().to_ascii_uppercase()
+}
+
+fn cardinality(node: &Value) -> f64 {
+    node["extra_info"]["Estimated Cardinality"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0.0)
+}
+
+fn sum(node: &Value) -> f64 {
+    cardinality(node)
+        + node["children"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(sum)
+            .sum::<f64>()
+}
+
+fn find<T>(node: &Value, wanted: &dyn Fn(&Value) -> Option<T>) -> Option<T> {
+    wanted(node).or_else(|| {
+        node["children"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|child| find(child, wanted))
+    })
+}
+
+/// What one aggregate keeps: how, and the bytes of the values it takes from a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeps {
+    /// How it grows.
+    pub state: State,
+    /// Bytes of the values, a row's.
+    pub width: f64,
+}
+
+/// Bytes that aggregates keep for `rows` rows in `groups` groups: measured with DuckDB 2.0, and on the safe side.
+pub fn state_bytes(keeps: &[Keeps], rows: f64, groups: f64) -> Bytes {
+    let of_row = |keeps: &Keeps| match keeps.state {
+        State::Values => 2.5 * keeps.width,
+        State::Distinct => 48.0 + 2.5 * keeps.width,
+        State::Best => 80.0 + 2.0 * keeps.width,
+        State::Sketch => 0.0,
+    };
+    let of_group = |keeps: &Keeps| match keeps.state {
+        State::Sketch => 4096.0,
+        _ => 64.0,
+    };
+    let bytes = keeps
+        .iter()
+        .map(|keeps| rows * of_row(keeps) + groups * of_group(keeps))
+        .sum::<f64>()
+        + groups * 32.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate; saturates"
+    )]
+    Bytes(bytes as u64)
+}
+
+/// The share of DuckDB's limit that one piece is meant to fill: the estimate may be off, and a piece that does not fit
+/// takes long to fail.
+const FILL: f64 = 0.5;
+/// The most pieces that are begun with.
+const MOST: usize = 1024;
+
+/// Into how many pieces a query is cut whose aggregates keep `bytes`.
+pub fn pieces(bytes: Bytes, limit: Bytes) -> usize {
+    let room = limit.times(FILL).get().max(1);
+    usize::try_from(bytes.get().div_ceil(room))
+        .unwrap_or(MOST)
+        .clamp(1, MOST)
+}
+
+/// Whether aggregates that keep `bytes` are not even tried as they are.
+pub fn is_too_much(bytes: Bytes, limit: Bytes) -> bool {
+    bytes > limit
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str, info: Value, children: Vec<Value>) -> Value {
+        json!({"name": name, "extra_info": info, "children": children})
+    }
+
+    fn plan(above: bool) -> Plan {
+        let filter = |below| {
+            node(
+                "FILTER",
+                json!({"Expression": "(hash(k) BETWEEN 1 AND 2)", "Estimated Cardinality": "4"}),
+                vec![below],
+            )
+        };
+        let scan = node("SEQ_SCAN ", json!({"Estimated Cardinality": "20"}), vec![]);
+        let group = |below| {
+            node(
+                "HASH_GROUP_BY",
+                json!({"Aggregates": ["median(#1)"], "Estimated Cardinality": "10"}),
+                vec![below],
+            )
+        };
+        let top = if above {
+            filter(group(scan))
+        } else {
+            group(filter(scan))
+        };
+        Plan::read(&json!([node("PROJECTION", json!({}), vec![top])]).to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_filter_above_the_aggregate_is_told_from_one_below() {
+        assert!(!plan(true).filters_below("hash("));
+        assert!(plan(false).filters_below("hash("));
+        assert!(plan(true).filters_below("other("));
+    }
+
+    #[test]
+    fn rows_groups_and_cost_are_read() {
+        let plan = plan(false);
+        assert_eq!(plan.groups(), Some(10.0));
+        assert_eq!(plan.into_aggregate(&["median".to_owned()]), Some((4.0, 10.0)));
+        assert_eq!(plan.into_aggregate(&["mode".to_owned()]), None);
+        assert!((plan.cost() - 34.0).abs() < 1e-9);
+        assert!(Plan::read("not json").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn more_rows_never_mean_fewer_pieces(rows in 0.0..1e12f64, more in 0.0..1e12f64, width in 0.0..1e4f64, limit in 1u64..1 << 40) {
+            let keeps = [Keeps { state: State::Values, width }];
+            let limit = Bytes(limit);
+            let few = pieces(state_bytes(&keeps, rows, 1.0), limit);
+            let many = pieces(state_bytes(&keeps, rows + more, 1.0), limit);
+            prop_assert!(few >= 1 && few <= many && many <= MOST);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The text of a statement, as far as DuckDB's parse does not cover it: tokens, and where the query of an INSERT, a CREATE
+//! TABLE AS or a COPY is. Whatever is found here DuckDB parses afterwards, so a mistake is an error and never another
+//! meaning. Pure.
+
+use std::ops::Range;
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// Space or a comment.
+    Gap,
+    /// A string or a number.
+    Literal,
+    /// A word or a name without quotes.
+    Word,
+    /// A quoted name, or one character.
+    Exact,
+}
+
+/// The tokens of `sql`, with where they are.
+pub fn tokens(sql: &str) -> impl Iterator<Item = (Token, Range<usize>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = &sql[at..];
+        let (token, length) = next_token(rest, rest.chars().next()?);
+        let range = at..at + length;
+        at = range.end;
+        Some((token, range))
+    })
+}
+
+/// The words of `sql`, outside of literals, quoted names and comments.
+pub fn words(sql: &str) -> impl Iterator<Item = &str> {
+    tokens(sql).filter_map(|(token, range)| (token == Token::Word).then(|| &sql[range]))
+}
+
+/// The kind and the length of the token that `rest`, which begins with `first`, begins with.
+fn next_token(rest: &str, first: char) -> (Token, usize) {
+    let run = |accept: fn(char) -> bool| rest.find(|c: char| !accept(c)).unwrap_or(rest.len());
+    let through = |end: &str, from: usize| {
+        rest.get(from..)
+            .and_then(|tail| tail.find(end))
+            .map_or(rest.len(), |at| from + at + end.len())
+    };
+    if first.is_whitespace() {
+        (Token::Gap, run(char::is_whitespace))
+    } else if rest.starts_with("--") {
+        (Token::Gap, through("\n", 2))
+    } else if rest.starts_with("/*") {
+        (Token::Gap, through("*/", 2))
+    } else if first == '\'' {
+        (Token::Literal, through("'", 1))
+    } else if first == '"' {
+        (Token::Exact, through("\"", 1))
+    } else if first.is_ascii_digit() {
+        (
+            Token::Literal,
+            run(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_'),
+        )
+    } else if first.is_alphanumeric() || first == '_' {
+        (Token::Word, run(|c| c.is_alphanumeric() || c == '_'))
+    } else {
+        (Token::Exact, first.len_utf8())
+    }
+}
+
+/// Where the query of `sql` is, if it is a SELECT, or an INSERT, CREATE TABLE AS or COPY that has one.
+pub fn query_of(sql: &str) -> Option<Range<usize>> {
+    let mut depth = 0usize;
+    let all: Vec<(Token, Range<usize>, usize)> = tokens(sql)
+        .filter(|(token, _)| *token != Token::Gap)
+        .map(|(token, range)| {
+            let text = &sql[range.clone()];
+            if text == ")" {
+                depth = depth.saturating_sub(1);
+            }
+            let at = (token, range, depth);
+            if text == "(" {
+                depth += 1;
+            }
+            at
+        })
+        .collect();
+    let is = |index: usize, word: &str| {
+        all.get(index).is_some_and(|(token, range, _)| {
+            *token == Token::Word && sql[range.clone()].eq_ignore_ascii_case(word)
+        })
+    };
+    // A semicolon at the end is not of the query.
+    let end = all
+        .iter()
+        .rposition(|(_, range, _)| &sql[range.clone()] != ";")
+        .map_or(0, |last| last + 1);
+    if all[..end].iter().any(|(_, range, _)| &sql[range.clone()] == ";") {
+        return None;
+    }
+    let outside = |from: usize, wanted: &dyn Fn(usize) -> bool| {
+        (from..end).find(|index| all[*index].2 == 0 && wanted(*index))
+    };
+    let part = |from: usize, to: usize| (from < to).then(|| all[from].1.start..all[to - 1].1.end);
+    let begins_query = |index: usize| is(index, "select") || is(index, "with") || is(index, "from");
+    if begins_query(0)
+        || all
+            .first()
+            .is_some_and(|(_, range, _)| &sql[range.clone()] == "(")
+    {
+        return part(0, end);
+    }
+    if is(0, "insert") {
+        let from = outside(1, &begins_query)?;
+        let to = outside(from, &|index| {
+            is(index, "returning") || (is(index, "on") && is(index + 1, "conflict"))
+        });
+        return part(from, to.unwrap_or(end));
+    }
+    if is(0, "create") {
+        let from = outside(1, &|index| is(index, "as"))? + 1;
+        let to = outside(from, &|index| {
+            is(index, "with") && (is(index + 1, "no") || is(index + 1, "data"))
+        });
+        let is_table = (1..from).any(|index| is(index, "table"));
+        let is_other = (1..from).any(|index| {
+            ["view", "macro", "function", "type", "index"]
+                .iter()
+                .any(|word| is(index, word))
+        });
+        return (is_table && !is_other).then(|| part(from, to.unwrap_or(end)))?;
+    }
+    if is(0, "copy") {
+        let (_, open, _) = all.get(1)?;
+        if &sql[open.clone()] != "(" {
+            return None;
+        }
+        let close = (2..end).find(|index| all[*index].2 == 0 && &sql[all[*index].1.clone()] == ")")?;
+        return part(2, close);
+    }
+    None
+}
+
+/// `text` as a string of SQL.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// `name` as a name of SQL.
+pub fn quoted_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(sql: &str) -> Option<&str> {
+        query_of(sql).map(|range| &sql[range])
+    }
+
+    #[test]
+    fn the_query_is_found_in_every_statement_that_has_one() {
+        for (sql, expected) in [
+            ("select 1 ;", Some("select 1")),
+            (
+                "-- c\n WITH a AS (select 1) select * from a",
+                Some("WITH a AS (select 1) select * from a"),
+            ),
+            (
+                "insert into t (a, b) select 1, 'returning' returning a",
+                Some("select 1, 'returning'"),
+            ),
+            (
+                "insert into t by name select a from x join y on x.a = y.a on conflict do nothing",
+                Some("select a from x join y on x.a = y.a"),
+            ),
+            (
+                "create or replace temp table t as select ')' from x;",
+                Some("select ')' from x"),
+            ),
+            ("create table t(a) as (select 1) with no data", Some("(select 1)")),
+            (
+                "copy (select 1, ')') to 'x.parquet' (format parquet)",
+                Some("select 1, ')'"),
+            ),
+            ("copy t to 'x'", None),
+            ("create view v as select 1", None),
+            ("insert into t values (1)", None),
+            ("select 1; select 2", None),
+            ("update t set a = 1", None),
+            ("", None),
+        ] {
+            assert_eq!(query(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn words_in_literals_names_and_comments_do_not_count() {
+        let sql = "/* returning */ INSERT INTO \"returning\" -- returning\n VALUES ('returning it''s', 7)";
+        assert_eq!(words(sql).collect::<Vec<_>>(), ["INSERT", "INTO", "VALUES"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_to_its_end(text in ".{0,200}") {
+            let length: usize = tokens(&text).map(|(_, range)| range.len()).sum();
+            prop_assert_eq!(length, text.len());
+            let _ = query_of(&text);
+        }
+    }
+}

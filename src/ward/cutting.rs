@@ -1,0 +1,342 @@
+//! When a query runs in pieces: because it was asked for, because its plan says that it cannot run otherwise, or because
+//! it failed.
+
+use std::time::Duration;
+
+use super::{AttemptError, Cutting, Host, Job, Run, Ward};
+use crate::clock::Moment;
+use crate::engine::EngineError;
+use crate::engine::host::{Connection, Stop};
+use crate::error::{Error, ErrorKind};
+use crate::event::What;
+use crate::fallback::classify::{Failure, classify};
+use crate::fallback::decompose::functions::may_keep;
+use crate::fallback::decompose::{Want, WhyNot};
+use crate::fallback::ladder::Rung;
+use crate::fallback::pieces::{self, Asks, Fault, Options, Parsed, Piece, Rows};
+use crate::fallback::text::words;
+use crate::units::Bytes;
+
+/// What is known of a job's pieces.
+#[derive(Debug)]
+pub(super) struct Plans<'a> {
+    sql: &'a str,
+    cutting: Cutting,
+    start: Rung,
+    interruptible: bool,
+    /// Looked at, and what came of it.
+    looked: bool,
+    parsed: Option<(Parsed, Want)>,
+    /// Where to begin anew, because the rung that was begun is not the right one.
+    instead: Option<Rung>,
+}
+
+impl<'a> Plans<'a> {
+    pub(super) fn new(job: &Job<'a>, learned: Rung) -> Self {
+        let start = match (job.cutting, learned) {
+            (Cutting::Into(_), _) => Rung::Pieces,
+            (Cutting::Never, Rung::Pieces) => Rung::AsIs,
+            (_, learned) => learned,
+        };
+        Plans {
+            sql: job.sql,
+            cutting: job.cutting,
+            start,
+            interruptible: job.interruptible,
+            looked: false,
+            parsed: None,
+            instead: None,
+        }
+    }
+
+    pub(super) fn start(&self) -> Rung {
+        self.start
+    }
+
+    /// The rung to begin anew on, if the one that was begun on is not the right one.
+    pub(super) fn next_start(&mut self, rung: Rung) -> Option<Rung> {
+        self.instead.take().filter(|next| *next != rung)
+    }
+
+    /// The rungs there are for it. One that runs in pieces gains nothing from running with less.
+    pub(super) fn available(&self) -> Vec<Rung> {
+        if self.parsed.is_some() {
+            vec![Rung::AsIs, Rung::Pieces]
+        } else {
+            vec![Rung::AsIs, Rung::Degraded]
+        }
+    }
+
+    /// Whether it is worth looking at the plan before the first attempt.
+    fn is_suspect(&self) -> bool {
+        self.cutting == Cutting::Auto && self.interruptible && !self.looked && may_keep(words(self.sql))
+    }
+
+    /// Parses it and finds what can be cut, once.
+    fn look(&mut self, asks: &mut dyn Asks, want: &[Want]) -> Result<(), Fault> {
+        self.looked = true;
+        let parsed = pieces::parse(asks, self.sql)?;
+        let mut why = WhyNot(String::new());
+        for want in want {
+            match pieces::look(&parsed, *want) {
+                Ok(_) => {
+                    self.parsed = Some((parsed, *want));
+                    return Ok(());
+                }
+                Err(not) => why = not,
+            }
+        }
+        Err(Fault::WhyNot(why))
+    }
+}
+
+/// The user's connection, as the pieces ask it.
+struct Asking<'a, 'b, T> {
+    host: &'a mut dyn Host<T>,
+    ward: &'a Ward,
+    connection: &'a Connection,
+    run: &'a mut Run<'b>,
+    began: Moment,
+}
+
+impl<T> Asks for Asking<'_, '_, T> {
+    fn rows(&mut self, sql: &str) -> Result<Rows, EngineError> {
+        // Between two statements there is nothing that an interrupt would reach.
+        if let Some((stop, _)) = self.connection.active().and_then(|active| active.stop) {
+            return Err(EngineError {
+                class: crate::engine::Class::Interrupt,
+                message: format!("interrupted: {}", stop.reason()),
+            });
+        }
+        self.host.ask(sql)
+    }
+
+    fn failure(&mut self, error: &EngineError) -> Failure {
+        let stop = self
+            .connection
+            .active()
+            .and_then(|active| active.stop)
+            .map(|(stop, _)| stop);
+        let failure = classify(error, stop);
+        if stop == Some(Stop::Memory) {
+            self.connection.forget_stop(self.run.query);
+        }
+        failure
+    }
+
+    fn progress(&mut self, piece: &Piece, share: f64) {
+        self.run.report.pieces.push(piece.clone());
+        self.ward.guardian.bus().publish(What::PieceDone {
+            query: self.run.query,
+            piece: u32::try_from(self.run.report.pieces.len()).unwrap_or(u32::MAX),
+            rows: piece.rows,
+            share,
+        });
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.ward.guardian.clock().now().since(self.began)
+    }
+}
+
+fn own(error: Fault) -> AttemptError {
+    match error {
+        Fault::Engine(error) => AttemptError::Engine(error),
+        Fault::Own(error) => AttemptError::Own(error),
+        Fault::WhyNot(WhyNot(why)) => AttemptError::Own(Error::new(
+            ErrorKind::Invalid,
+            format!("the statement cannot run in pieces: {why}; leave out pieces="),
+        )),
+    }
+}
+
+impl Ward {
+    /// One attempt, in pieces where that is the rung.
+    pub(super) fn attempt<T>(
+        &self,
+        host: &mut dyn Host<T>,
+        plans: &mut Plans<'_>,
+        run: &mut Run<'_>,
+        connection: &Connection,
+        rung: Rung,
+    ) -> Result<T, AttemptError> {
+        let began = self.guardian.clock().now();
+        if rung == Rung::AsIs && plans.is_suspect() && self.is_too_much(host, plans, run, connection) {
+            plans.instead = Some(Rung::Pieces);
+            return Err(AttemptError::Own(Error::new(
+                ErrorKind::Internal,
+                "begun anew in pieces",
+            )));
+        }
+        if rung != Rung::Pieces {
+            let result = host.attempt(rung, None);
+            if let Err(AttemptError::Engine(error)) = &result
+                && plans.cutting == Cutting::Auto
+                && plans.interruptible
+                && plans.parsed.is_none()
+            {
+                let stop = connection
+                    .active()
+                    .and_then(|active| active.stop)
+                    .map(|(stop, _)| stop);
+                if matches!(
+                    classify(error, stop),
+                    Failure::Memory | Failure::InterruptedByGuard
+                ) {
+                    self.look_after_failure(host, plans, run, connection);
+                }
+            }
+            return result;
+        }
+        let in_transaction = host.in_transaction();
+        run.report.pieces.clear();
+        let query = run.query;
+        let mut asking = Asking {
+            host,
+            ward: self,
+            connection,
+            run,
+            began,
+        };
+        let prepared = self.prepare(&mut asking, plans, query, in_transaction);
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(Fault::WhyNot(WhyNot(why))) if !matches!(plans.cutting, Cutting::Into(_)) => {
+                run.report.why_not = Some(why);
+                plans.parsed = None;
+                plans.looked = true;
+                plans.instead = Some(if run.report.attempts.is_empty() {
+                    Rung::AsIs
+                } else {
+                    Rung::Degraded
+                });
+                return Err(AttemptError::Own(Error::new(
+                    ErrorKind::Internal,
+                    "begun anew, not in pieces",
+                )));
+            }
+            Err(error) => return Err(own(error)),
+        };
+        let result = host.attempt(rung, Some(&prepared.sql));
+        let ending = if result.is_ok() {
+            &prepared.finish
+        } else {
+            &prepared.abandon
+        };
+        for statement in ending {
+            if let Err(error) = host.ask(statement)
+                && result.is_ok()
+            {
+                for statement in &prepared.abandon {
+                    // What failed before is what counts.
+                    let _ = host.ask(statement);
+                }
+                return Err(AttemptError::Engine(error));
+            }
+        }
+        result
+    }
+
+    fn prepare<T>(
+        &self,
+        asking: &mut Asking<'_, '_, T>,
+        plans: &mut Plans<'_>,
+        query: u64,
+        in_transaction: bool,
+    ) -> Result<pieces::Prepared, Fault> {
+        if plans.parsed.is_none() {
+            // What is asked for explicitly is cut wherever it can be.
+            let want: &[Want] = match plans.cutting {
+                Cutting::Into(_) => &[Want::All],
+                _ => &[Want::Kept, Want::All],
+            };
+            plans.look(asking, want)?;
+        }
+        let Some((parsed, want)) = &plans.parsed else {
+            return Err(Fault::WhyNot(WhyNot("nothing of it can be cut".to_owned())));
+        };
+        let options = Options {
+            want: *want,
+            pieces: match plans.cutting {
+                Cutting::Into(pieces) => Some(pieces),
+                _ => None,
+            },
+            limit: self.room(),
+            in_transaction,
+            number: query,
+        };
+        pieces::prepare(asking, parsed, &options)
+    }
+
+    /// What DuckDB may use of memory.
+    fn room(&self) -> Bytes {
+        self.instance.limit()
+    }
+
+    /// Whether the plan says that it cannot run as it is. Anything unclear says no: then it is tried.
+    fn is_too_much<T>(
+        &self,
+        host: &mut dyn Host<T>,
+        plans: &mut Plans<'_>,
+        run: &mut Run<'_>,
+        connection: &Connection,
+    ) -> bool {
+        let began = self.guardian.clock().now();
+        let room = self.room();
+        let why_not;
+        {
+            let mut asking = Asking {
+                host,
+                ward: self,
+                connection,
+                run,
+                began,
+            };
+            match plans.look(&mut asking, &[Want::Kept]) {
+                Ok(()) => {
+                    let Some((parsed, _)) = &plans.parsed else {
+                        return false;
+                    };
+                    return match pieces::foresee(&mut asking, parsed, room) {
+                        Ok(Some(bytes)) => {
+                            asking.run.report.why = format!(
+                                "its aggregates would keep about {bytes} in memory, which cannot spill, and there is room for {room}"
+                            );
+                            true
+                        }
+                        _ => false,
+                    };
+                }
+                Err(Fault::WhyNot(WhyNot(why))) => why_not = Some(why),
+                Err(_) => why_not = None,
+            }
+        }
+        run.report.why_not = why_not;
+        false
+    }
+
+    /// Whether it can be cut, now that it has failed.
+    fn look_after_failure<T>(
+        &self,
+        host: &mut dyn Host<T>,
+        plans: &mut Plans<'_>,
+        run: &mut Run<'_>,
+        connection: &Connection,
+    ) {
+        if connection.active().and_then(|active| active.stop).is_some() {
+            connection.forget_stop(run.query);
+        }
+        let began = self.guardian.clock().now();
+        let mut asking = Asking {
+            host,
+            ward: self,
+            connection,
+            run,
+            began,
+        };
+        let looked = plans.look(&mut asking, &[Want::Kept, Want::All]);
+        if let Err(Fault::WhyNot(WhyNot(why))) = looked {
+            run.report.why_not = Some(why);
+        }
+    }
+}
