@@ -3,7 +3,7 @@
 //! state of the data: they run in one transaction, unless nobody can write to it. The rows that went into each piece are
 //! counted, and so are the rows there were; when the two differ, there is no answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,11 @@ use serde_json::Value;
 use super::classify::Failure;
 use super::decompose::functions::{Functions, State, names};
 use super::decompose::{
-    Cut, Kept, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, tables, targets, whole,
+    Cut, Kept, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, has_parameters, put_parameters,
+    put_views, tables, targets, whole,
 };
 use super::risk::{Keeps, Plan, pieces, state_bytes};
-use super::text::{query_of, quoted, quoted_name};
+use super::text::{query_of, quoted, quoted_name, view_query};
 use crate::engine::EngineError;
 use crate::error::{Error, ErrorKind};
 use crate::units::Bytes;
@@ -38,6 +39,13 @@ pub trait Asks {
     /// # Errors
     /// The engine's.
     fn rows(&mut self, sql: &str) -> Result<Rows, EngineError>;
+
+    /// The values of the statement's parameters as expressions of SQL, by name ("1", "2" where they have none); none where
+    /// one of them cannot be written so.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn parameters(&mut self) -> Result<Option<Vec<(String, String)>>, EngineError>;
 
     /// What an error of that kind of statement means now; an interrupt by the guard is forgotten by this.
     fn failure(&mut self, error: &EngineError) -> Failure;
@@ -136,7 +144,7 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
     };
     let query = &sql[range.clone()];
     let rows = asks.rows(&format!("SELECT json_serialize_sql({})", quoted(query)))?;
-    let tree: Value = one(&rows)
+    let mut tree: Value = one(&rows)
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or(Value::Null);
     if tree["error"] != Value::Bool(false) {
@@ -146,6 +154,10 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
     if tree["statements"].as_array().is_none_or(|all| all.len() != 1) {
         return why_not("it is more than one statement");
     }
+    if has_parameters(&tree) {
+        bind(asks, &mut tree)?;
+    }
+    expand_views(asks, &mut tree)?;
     let called: Vec<String> = names(&tree).iter().map(|name| quoted(name)).collect();
     let known = if called.is_empty() {
         Rows::new()
@@ -169,6 +181,74 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
         tree,
         functions: Functions::from_rows(&known),
     })
+}
+
+/// Puts the values of the parameters into the tree.
+fn bind(asks: &mut dyn Asks, tree: &mut Value) -> Result<(), Fault> {
+    let Some(values) = asks.parameters()? else {
+        return why_not("it has parameters whose values cannot be written as SQL");
+    };
+    let mut known = BTreeMap::new();
+    for (name, literal) in values {
+        let expression = node_of(asks, &format!("SELECT {literal}"))?
+            .pointer("/select_list/0")
+            .cloned()
+            .unwrap_or(Value::Null);
+        known.insert(name, expression);
+    }
+    put_parameters(tree, &known);
+    Ok(())
+}
+
+/// Puts the queries of views in their place, as DuckDB would do.
+fn expand_views(asks: &mut dyn Asks, tree: &mut Value) -> Result<(), Fault> {
+    let local = ctes(tree);
+    let mut wanted: Vec<String> = tables(tree)
+        .into_iter()
+        .filter(|name| !local.contains(name))
+        .collect();
+    // Views of views, but not for ever.
+    for _ in 0..8 {
+        if wanted.is_empty() {
+            break;
+        }
+        let listed: Vec<String> = wanted.iter().map(|name| quoted(name)).collect();
+        let rows = asks.rows(&format!(
+            "SELECT lower(view_name), sql FROM duckdb_views() WHERE NOT internal AND lower(view_name) IN ({}) \
+             AND schema_name = 'main' AND current_schema() = 'main' AND database_name IN (current_database(), 'temp') \
+             AND lower(view_name) NOT IN (SELECT lower(table_name) FROM duckdb_tables() WHERE temporary) \
+             ORDER BY temporary",
+            listed.join(", ")
+        ))?;
+        let mut queries = BTreeMap::new();
+        for row in &rows {
+            if let [Some(name), Some(sql)] = row.as_slice()
+                // Objects that were registered are views, too.
+                && !sql.contains("__duckdb_source")
+                && let Some(query) = view_query(sql)
+            {
+                let table = node_of(asks, &format!("SELECT * FROM {query}"))?["from_table"].clone();
+                queries.insert(name.clone(), table);
+            }
+        }
+        wanted = put_views(tree, &queries)
+            .into_iter()
+            .filter(|name| !local.contains(name))
+            .collect();
+    }
+    Ok(())
+}
+
+/// The parse of one query.
+fn node_of(asks: &mut dyn Asks, sql: &str) -> Result<Value, Fault> {
+    let rows = asks.rows(&format!("SELECT json_serialize_sql({})", quoted(sql)))?;
+    let tree: Value = one(&rows)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Value::Null);
+    match tree.pointer("/statements/0/node") {
+        Some(node) => Ok(node.clone()),
+        None => why_not("DuckDB does not parse what was made of it"),
+    }
 }
 
 /// Whether there is nothing but space and comments in `text`.
@@ -354,15 +434,20 @@ impl Run<'_> {
     fn foresee(&mut self) -> Result<Option<Bytes>, Fault> {
         let mut most = Bytes(0);
         for target in targets(&self.parsed.tree, &self.parsed.functions, Want::Kept)? {
-            // What is below another that is computed beforehand is not planned by itself.
-            if target.way != Way::Pieces || asks_for_columns(&self.parsed.tree, &target.pointer).is_some() {
+            if target.way != Way::Pieces {
                 continue;
             }
-            let cut = cut(&self.parsed.tree, &target.pointer, &self.parsed.functions, None)?;
+            let columns = self.columns(&self.parsed.tree, &target.pointer)?;
+            let cut = cut(
+                &self.parsed.tree,
+                &target.pointer,
+                &self.parsed.functions,
+                columns.as_ref(),
+            )?;
             let known: Vec<&Kept> = cut
                 .kept
                 .iter()
-                .filter(|kept| matches!(kept.state, State::Values | State::Best))
+                .filter(|kept| matches!(kept.state, State::Values | State::Text | State::Best))
                 .collect();
             let named: Vec<String> = known.iter().map(|kept| kept.name.clone()).collect();
             let body = self.text(&cut.body)?;
@@ -372,16 +457,33 @@ impl Run<'_> {
             };
             let mut keeps = Vec::new();
             for kept in known {
-                let text = self.text(&kept.values)?;
-                let types = self.types(&text)?;
+                let width = match &kept.values {
+                    Some(values) => {
+                        let text = self.text(values)?;
+                        self.types(&text)?.iter().map(|kind| type_width(kind)).sum()
+                    }
+                    None => 0.0,
+                };
                 keeps.push(Keeps {
                     state: kept.state,
-                    width: types.iter().map(|kind| type_width(kind)).sum(),
+                    width,
                 });
             }
             most = most.max(state_bytes(&keeps, rows, groups));
         }
         Ok((most > self.options.limit).then_some(most))
+    }
+
+    /// The columns of FROM, where names may also be aliases of the list.
+    fn columns(&mut self, tree: &Value, pointer: &str) -> Result<Option<BTreeSet<String>>, Fault> {
+        let Some(statement) = asks_for_columns(tree, pointer) else {
+            return Ok(None);
+        };
+        let text = self.text(&statement)?;
+        let names = self.describe(&text)?;
+        Ok(Some(
+            names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+        ))
     }
 
     fn types(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
@@ -427,19 +529,6 @@ impl Run<'_> {
         }
     }
 
-    fn parse(&mut self, sql: &str) -> Result<Value, Fault> {
-        let rows = self
-            .asks
-            .rows(&format!("SELECT json_serialize_sql({})", quoted(sql)))?;
-        let tree: Value = one(&rows)
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or(Value::Null);
-        match tree.pointer("/statements/0/node") {
-            Some(node) => Ok(node.clone()),
-            None => why_not("DuckDB does not parse what was made of it"),
-        }
-    }
-
     fn describe(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
         let rows = self.asks.rows(&format!("DESCRIBE {sql}"))?;
         Ok(rows
@@ -459,10 +548,8 @@ impl Run<'_> {
             .enumerate()
             .map(|(index, name)| format!("c{index} AS {}", quoted_name(name)))
             .collect();
-        self.parse(&format!(
-            "SELECT {} FROM temp.main.{table}{condition}",
-            items.join(", ")
-        ))
+        let sql = format!("SELECT {} FROM temp.main.{table}{condition}", items.join(", "));
+        node_of(self.asks, &sql)
     }
 
     /// Computes the query at `pointer` at once.
@@ -483,18 +570,7 @@ impl Run<'_> {
 
     /// Computes the query at `pointer` in pieces.
     fn in_pieces(&mut self, tree: &Value, pointer: &str, done: f64, share: f64) -> Result<Value, Fault> {
-        let columns = match asks_for_columns(tree, pointer) {
-            Some(statement) => {
-                let text = self.text(&statement)?;
-                Some(
-                    self.describe(&text)?
-                        .into_iter()
-                        .map(|name| name.to_ascii_lowercase())
-                        .collect(),
-                )
-            }
-            None => None,
-        };
+        let columns = self.columns(tree, pointer)?;
         let cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
         let mut described = self.described(&cut)?;
         let source = match &cut.source {
@@ -542,6 +618,11 @@ impl Run<'_> {
                     let halves =
                         self.split(range, source.as_deref(), &cut, &chosen, counts.as_deref(), &error)?;
                     splits += 1;
+                    // The others are of its size, and each that fails takes long to.
+                    ranges = ranges
+                        .into_iter()
+                        .flat_map(|range| smaller(range, counts.as_deref()).into_iter().rev())
+                        .collect();
                     ranges.extend(halves.into_iter().rev());
                     continue;
                 }
@@ -690,7 +771,10 @@ impl Run<'_> {
 
     /// Bytes of the values of one row, from a look at the first of them.
     fn width(&mut self, kept: &Kept) -> Result<f64, Fault> {
-        let text = self.text(&kept.values)?;
+        let Some(values) = &kept.values else {
+            return Ok(0.0);
+        };
+        let text = self.text(values)?;
         let count = self.describe(&text)?.len();
         let widths: Vec<String> = numbered("v", count)
             .iter()
@@ -725,12 +809,9 @@ impl Run<'_> {
         counts: Option<&[u64]>,
         error: &EngineError,
     ) -> Result<Vec<Range>, Fault> {
-        let shift = 64 - BUCKET_BITS;
-        if range.low >> shift != range.high >> shift {
-            let parts = halves(range, counts);
-            if parts.len() > 1 {
-                return Ok(parts);
-            }
+        let parts = smaller(range, counts);
+        if parts.len() > 1 {
+            return Ok(parts);
         }
         // One bucket: which groups are in it?
         let Some(source) = source else {
@@ -894,6 +975,15 @@ fn ranges(counts: Option<&[u64]>, wanted: usize) -> Vec<Range> {
         ranges.pop();
     }
     ranges
+}
+
+/// A range in two, if it has several buckets.
+fn smaller(range: Range, counts: Option<&[u64]>) -> Vec<Range> {
+    let shift = 64 - BUCKET_BITS;
+    if range.low >> shift == range.high >> shift {
+        return vec![range];
+    }
+    halves(range, counts)
 }
 
 /// A range of several buckets as two, of as equal numbers of rows as can be.

@@ -137,6 +137,36 @@ pub fn query_of(sql: &str) -> Option<Range<usize>> {
     None
 }
 
+/// Where the query of a CREATE VIEW is, in parentheses and with the names of its columns, if it has any, behind it.
+pub fn view_query(sql: &str) -> Option<String> {
+    let mut columns = None;
+    let mut depth = 0usize;
+    let mut open = None;
+    for (token, range) in tokens(sql) {
+        let text = &sql[range.clone()];
+        match text {
+            "(" => {
+                if depth == 0 {
+                    open = Some(range.start);
+                }
+                depth += 1;
+            }
+            ")" => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    columns = open.map(|open| &sql[open..range.end]);
+                }
+            }
+            _ if depth == 0 && token == Token::Word && text.eq_ignore_ascii_case("as") => {
+                let query = sql[range.end..].trim().trim_end_matches(';');
+                return Some(format!("({query}) AS duckward_view{}", columns.unwrap_or("")));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// `text` as a string of SQL.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -256,9 +256,9 @@ mod tests {
 
     #[test]
     fn when_others_take_what_instances_use_these_share_the_pool_by_use() {
-        let two = [instance(1, 300, 600), instance(2, 100, 600)];
-        // 580 MiB are others'; 200 are left for 400.
-        assert_eq!(room(980, &two).targets(), [Bytes::mib(150), Bytes::mib(50)]);
+        let two = [instance(1, 300, 600), instance(2, 150, 600)];
+        // 450 MiB are others'; 330 are left for 450.
+        assert_eq!(room(900, &two).targets(), [Bytes::mib(220), Bytes::mib(110)]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::error::engine_error;
 use super::host::text_row;
@@ -14,6 +15,7 @@ use crate::engine::EngineError;
 use crate::engine::host::Stop;
 use crate::error::{Error, ErrorKind};
 use crate::fallback::ladder::Rung;
+use crate::fallback::text::quoted;
 use crate::ward::{AttemptError, Failed, Host, Job, Report, Ticket, Ward};
 
 /// The host of one call: attempts run with the GIL, on the calling thread.
@@ -41,6 +43,19 @@ where
                 rows.iter().map(text_row).collect()
             };
             asked().map_err(|error| {
+                let engine = engine_error(py, &error);
+                self.original = Some(error);
+                engine
+            })
+        })
+    }
+
+    fn parameters(&mut self) -> std::result::Result<Option<Vec<(String, String)>>, EngineError> {
+        Python::attach(|py| {
+            let Some(params) = &self.statement.params else {
+                return Ok(None);
+            };
+            literals(self.con.bind(py), params.bind(py)).map_err(|error| {
                 let engine = engine_error(py, &error);
                 self.original = Some(error);
                 engine
@@ -76,6 +91,42 @@ where
             rows.get_item(0).ok()?.get_item(1).ok()?.extract().ok()
         })
     }
+}
+
+/// The values of parameters as DuckDB itself takes and prints them; none where one does not come back as it went.
+fn literals(con: &Bound<'_, PyAny>, params: &Bound<'_, PyAny>) -> PyResult<Option<Vec<(String, String)>>> {
+    let py = con.py();
+    let mut named: Vec<(String, Bound<'_, PyAny>)> = Vec::new();
+    if let Ok(values) = params.cast::<PyDict>() {
+        for (name, value) in values {
+            named.push((name.str()?.to_string(), value));
+        }
+    } else {
+        for (index, value) in params.try_iter()?.enumerate() {
+            named.push(((index + 1).to_string(), value?));
+        }
+    }
+    let ask = |sql: &str, value: &Bound<'_, PyAny>| -> PyResult<Vec<Option<String>>> {
+        con.call_method1(intern!(py, "execute"), (sql, [value]))?;
+        let rows = con.call_method0(intern!(py, "fetchall"))?;
+        text_row(&rows.get_item(0)?)
+    };
+    let mut literals = Vec::new();
+    for (name, value) in named {
+        let literal = match ask("SELECT typeof($1), $1::VARCHAR", &value)?.as_slice() {
+            [Some(kind), Some(text)] => format!("CAST({} AS {kind})", quoted(text)),
+            _ => "NULL".to_owned(),
+        };
+        let same = ask(
+            &format!("SELECT ({literal} IS NOT DISTINCT FROM $1)::VARCHAR"),
+            &value,
+        )?;
+        if same.first().and_then(Option::as_deref) != Some("true") {
+            return Ok(None);
+        }
+        literals.push((name, literal));
+    }
+    Ok(Some(literals))
 }
 
 /// One attempt: with the GIL, on the calling thread. Leaves the exception that DuckDB raised.

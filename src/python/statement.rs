@@ -1,5 +1,7 @@
 //! One statement: its kind by DuckDB's own parse, and how it is run to its end.
 
+use std::sync::Arc;
+
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -20,6 +22,8 @@ pub(super) struct Statement {
     pub(super) priority: Priority,
     /// Whether it may run in pieces.
     pub(super) cutting: Cutting,
+    /// The values of its parameters.
+    pub(super) params: Option<Arc<Py<PyAny>>>,
 }
 
 /// How a statement is run and what it gives.

@@ -176,6 +176,7 @@ impl PyWard {
                 interruptible: true,
                 priority,
                 cutting,
+                params: None,
             };
             return Ok(vec![(query.clone(), statement, Kind::Select)]);
         }
@@ -211,6 +212,7 @@ impl PyWard {
                         interruptible,
                         priority,
                         cutting,
+                        params: None,
                     },
                     kind,
                 ))
@@ -237,9 +239,10 @@ impl PyWard {
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
             let con = seat.con(py);
             let params = params.as_ref().map(|params| params.bind(py).clone());
-            let object = match prepared {
-                Some(sql) => PyString::new(py, sql).into_any(),
-                None => object.bind(py).clone(),
+            // What was prepared has the values of the parameters in it.
+            let (object, params) = match prepared {
+                Some(sql) => (PyString::new(py, sql).into_any(), None),
+                None => (object.bind(py).clone(), params),
             };
             execute(con, &object, params.as_ref(), kind).map_err(|error| {
                 let engine = engine_error(py, &error);
@@ -296,12 +299,13 @@ impl PyWard {
             open.detach(py)?;
         }
         let mut statements = this.parse(&seat, query, priority, cutting)?;
-        let Some((object, statement, kind)) = statements.pop() else {
+        let Some((object, mut statement, kind)) = statements.pop() else {
             return Err(exception(
                 py,
                 &Error::new(ErrorKind::Invalid, "the query has no statement in it: give SQL"),
             ));
         };
+        statement.params = params.map(|params| Arc::new(params.clone().unbind()));
         for (object, statement, kind) in statements {
             // Earlier statements run to their end, as DuckDB runs them; a SELECT among them gives nothing to anyone.
             let kind = if kind == Kind::Select {

@@ -111,6 +111,10 @@ impl<T> Asks for Asking<'_, '_, T> {
         self.host.ask(sql)
     }
 
+    fn parameters(&mut self) -> Result<Option<Vec<(String, String)>>, EngineError> {
+        self.host.parameters()
+    }
+
     fn failure(&mut self, error: &EngineError) -> Failure {
         let stop = self
             .connection

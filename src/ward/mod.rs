@@ -100,6 +100,15 @@ pub trait Host<T> {
     /// The engine's, typed.
     fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError>;
 
+    /// The values of the statement's parameters as expressions of SQL, by name ("1", "2" where they have none); none where
+    /// one of them cannot be written so.
+    ///
+    /// # Errors
+    /// The engine's, typed.
+    fn parameters(&mut self) -> Result<Option<Vec<(String, String)>>, EngineError> {
+        Ok(None)
+    }
+
     /// Whether the connection is inside a transaction that the user began; asked after a failure only.
     fn in_transaction(&mut self) -> bool;
 

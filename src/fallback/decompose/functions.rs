@@ -10,8 +10,12 @@ use serde_json::Value;
 pub enum State {
     /// Every value it takes is kept.
     Values,
+    /// Every value it takes is kept, in one text that grows by doubling.
+    Text,
     /// Every distinct value is kept, in a hash table of its own per group.
     Distinct,
+    /// Every distinct value is kept with its count, in a tree.
+    Counts,
     /// The best few rows, and what was among them before.
     Best,
     /// A state of fixed size, but large.
@@ -27,13 +31,13 @@ const KEPT: [(&str, State); 26] = [
     ("mad", State::Values),
     ("list", State::Values),
     ("array_agg", State::Values),
-    ("string_agg", State::Values),
-    ("group_concat", State::Values),
-    ("listagg", State::Values),
+    ("string_agg", State::Text),
+    ("group_concat", State::Text),
+    ("listagg", State::Text),
     ("mode", State::Distinct),
     ("entropy", State::Distinct),
-    ("histogram", State::Distinct),
-    ("histogram_exact", State::Distinct),
+    ("histogram", State::Counts),
+    ("histogram_exact", State::Counts),
     ("arg_max", State::Best),
     ("arg_min", State::Best),
     ("max_by", State::Best),

@@ -13,7 +13,7 @@
 pub mod functions;
 mod tree;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -84,8 +84,8 @@ impl Position {
 pub struct Kept {
     /// How it grows.
     pub state: State,
-    /// The statement that gives the values it keeps, a column each; its text is for [`Kept::name`]'s width.
-    pub values: Value,
+    /// The statement that gives the values it keeps, a column each, if it keeps any.
+    pub values: Option<Value>,
     /// The aggregate's name.
     pub name: String,
 }
@@ -545,6 +545,59 @@ pub fn tables(value: &Value) -> BTreeSet<String> {
     names
 }
 
+/// Whether a statement has parameters.
+pub fn has_parameters(statement: &Value) -> bool {
+    let mut found = false;
+    walk(statement, &mut |node| {
+        found |= text(node, "class") == "PARAMETER";
+        !found
+    });
+    found
+}
+
+/// Puts values, as expressions, in the place of parameters; one that has none stays.
+pub fn put_parameters(statement: &mut Value, values: &BTreeMap<String, Value>) {
+    change(statement, &mut |node| {
+        if text(node, "class") != "PARAMETER" {
+            return true;
+        }
+        if let Some(value) = values.get(text(node, "identifier")) {
+            *node = named(value, text(node, "alias"));
+        }
+        false
+    });
+    if let Some(place) = statement.pointer_mut("/statements/0/named_param_map") {
+        *place = json!([]);
+    }
+}
+
+/// Puts queries in the place of the views of those names; the tables that are named in them.
+pub fn put_views(statement: &mut Value, queries: &BTreeMap<String, Value>) -> BTreeSet<String> {
+    let mut inside = BTreeSet::new();
+    change(statement, &mut |node| {
+        if text(node, "type") != "BASE_TABLE" || !text(node, "schema_name").is_empty() {
+            return true;
+        }
+        let name = text(node, "table_name").to_owned();
+        let Some(query) = queries.get(&name.to_ascii_lowercase()) else {
+            return true;
+        };
+        inside.extend(tables(query));
+        let mut table = query.clone();
+        let alias = text(node, "alias");
+        table["alias"] = Value::from(if alias.is_empty() { name.as_str() } else { alias });
+        if let Some(columns) = node
+            .get("column_name_alias")
+            .filter(|columns| columns.as_array().is_some_and(|columns| !columns.is_empty()))
+        {
+            table["column_name_alias"] = columns.clone();
+        }
+        *node = table;
+        false
+    });
+    inside
+}
+
 /// The names of all common table expressions of a statement, in small letters.
 pub fn ctes(statement: &Value) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
@@ -664,7 +717,7 @@ pub fn cut(
             }
             Kept {
                 state,
-                values: selecting(&values),
+                values: (!values.is_empty()).then(|| selecting(&values)),
                 name: function(call).unwrap_or_default(),
             }
         })
