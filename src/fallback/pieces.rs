@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use super::classify::Failure;
 use super::decompose::functions::{Functions, State, names};
+use super::decompose::ungrouped::{Question, Ungrouped, ask_distinct, put, ungrouped};
 use super::decompose::{
-    Cut, Kept, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, has_parameters, put_parameters,
-    put_views, tables, targets, whole,
+    Cut, Kept, PAIRS, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, has_parameters, put_parameters,
+    put_views, queries, tables, targets, whole,
 };
 use super::risk::{Keeps, Plan, pieces, state_bytes};
 use super::text::{query_of, quoted, quoted_name, view_query};
@@ -168,6 +169,8 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
             called.join(", ")
         ))?
     };
+    let functions = Functions::from_rows(&known);
+    ungroup(asks, &mut tree, &functions)?;
     let before = sql[..range.start].to_owned();
     Ok(Parsed {
         selects: before
@@ -179,7 +182,7 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
             .trim_end_matches(|c: char| c.is_whitespace() || c == ';')
             .to_owned(),
         tree,
-        functions: Functions::from_rows(&known),
+        functions,
     })
 }
 
@@ -237,6 +240,141 @@ fn expand_views(asks: &mut dyn Asks, tree: &mut Value) -> Result<(), Fault> {
             .collect();
     }
     Ok(())
+}
+
+/// Puts pairs of a value and its count in the place of what aggregates without groups would keep.
+fn ungroup(asks: &mut dyn Asks, tree: &mut Value, functions: &Functions) -> Result<(), Fault> {
+    let mut number = 0;
+    for pointer in queries(tree) {
+        let found = ungrouped(tree, &pointer, functions);
+        let (false, Some(statement)) = (found.is_empty(), whole(tree, &pointer)) else {
+            continue;
+        };
+        let text = text_of(asks, &statement)?;
+        let names = describe(asks, &text)?;
+        let (mut entries, mut expressions, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        for ungrouped in &found {
+            let values = text_of(asks, &ungrouped.values)?;
+            let at = known.iter().position(|other| *other == values);
+            let table = format!("{PAIRS}{}", number + at.unwrap_or(known.len()));
+            let kinds = asks.rows(&format!("DESCRIBE {values}"))?;
+            let kind = kinds
+                .first()
+                .and_then(|row| row.get(1)?.clone())
+                .unwrap_or_default();
+            let Some(sql) = asked(asks, ungrouped, &table, &kind)? else {
+                break;
+            };
+            if at.is_none() {
+                let pairs = format!(
+                    "WITH {table} AS MATERIALIZED (SELECT v, count(*) AS n FROM ({values}) AS duckward_q(v) \
+                     WHERE v IS NOT NULL GROUP BY v) SELECT 1"
+                );
+                entries.extend(node_of(asks, &pairs)?.pointer("/cte_map/map/0").cloned());
+                known.push(values);
+            }
+            let mut expression = node_of(asks, &format!("SELECT {sql}"))?["select_list"][0].take();
+            if ungrouped.question == Question::Distinct {
+                ask_distinct(ungrouped, &mut expression);
+            }
+            expressions.push(expression);
+        }
+        if expressions.len() == found.len() && list_length(tree, &pointer) == names.len() {
+            number += known.len();
+            put(tree, &pointer, &found, &expressions, entries, &names, functions);
+        }
+    }
+    Ok(())
+}
+
+fn list_length(tree: &Value, pointer: &str) -> usize {
+    tree.pointer(pointer)
+        .and_then(|node| node["select_list"].as_array())
+        .map_or(0, Vec::len)
+}
+
+/// What gives the answer from the pairs in `table`, whose values are of type `kind`; none where that is not known to be the
+/// same to the last bit.
+fn asked(
+    asks: &mut dyn Asks,
+    ungrouped: &Ungrouped,
+    table: &str,
+    kind: &str,
+) -> Result<Option<String>, Fault> {
+    let running = format!(
+        "(SELECT v, sum(n) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS upto FROM {table})"
+    );
+    if ungrouped.question == Question::Distinct {
+        // The function is put in afterwards.
+        return Ok(Some(format!("(SELECT count(v) FROM {table})")));
+    }
+    let whole_number = matches!(
+        kind,
+        "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "UTINYINT" | "USMALLINT" | "UINTEGER"
+    );
+    if ungrouped.question == Question::Continuous && !whole_number && kind != "DOUBLE" {
+        return Ok(None);
+    }
+    let mut parts = Vec::new();
+    for share in &ungrouped.shares {
+        let share = if share.is_null() {
+            "0.5".to_owned()
+        } else {
+            let text = text_of(asks, &statement_of(share))?;
+            text.trim_start_matches("SELECT ").to_owned()
+        };
+        parts.push(match ungrouped.question {
+            Question::Discrete => format!(
+                "(SELECT min(v) FROM {running}, (SELECT greatest(1, sum(n)::DECIMAL(24, 0) - floor(sum(n)::DECIMAL(24, 0) \
+                 - sum(n)::DECIMAL(24, 0) * {share})) - 1 AS place FROM {table}) WHERE upto > place)"
+            ),
+            _ => format!(
+                "(SELECT CASE WHEN low = high THEN one ELSE one * (1 - (place - low)) + other * (place - low) END FROM \
+                 (SELECT any_value(place) AS place, any_value(low) AS low, any_value(high) AS high, \
+                 min(v) FILTER (WHERE upto > low)::DOUBLE AS one, min(v) FILTER (WHERE upto > high)::DOUBLE AS other \
+                 FROM {running}, (SELECT place, floor(place) AS low, ceil(place) AS high FROM \
+                 (SELECT (sum(n)::BIGINT - 1) * ({share})::DOUBLE AS place FROM {table}))))"
+            ),
+        });
+    }
+    Ok(Some(if ungrouped.is_list {
+        format!(
+            "CASE WHEN (SELECT count(*) FROM {table}) > 0 THEN [{}] END",
+            parts.join(", ")
+        )
+    } else {
+        parts.join("")
+    }))
+}
+
+/// A SELECT of one expression.
+fn statement_of(expression: &Value) -> Value {
+    let mut node = serde_json::json!({"type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []},
+        "from_table": {"type": "EMPTY", "alias": "", "sample": null}, "where_clause": null, "group_expressions": [],
+        "group_sets": [], "aggregate_handling": "STANDARD_HANDLING", "having": null, "sample": null, "qualify": null});
+    node["select_list"] = serde_json::json!([expression]);
+    serde_json::json!({"error": false, "statements": [{"node": node, "named_param_map": []}]})
+}
+
+/// The text of a statement that is given as its parse.
+fn text_of(asks: &mut dyn Asks, statement: &Value) -> Result<String, Fault> {
+    let rows = asks.rows(&format!(
+        "SELECT json_deserialize_sql({}::JSON)",
+        quoted(&statement.to_string())
+    ))?;
+    match one(&rows) {
+        Some(text) => Ok(text.trim_end_matches(';').to_owned()),
+        None => why_not("DuckDB does not print its own parse of it"),
+    }
+}
+
+/// The names of a query's columns.
+fn describe(asks: &mut dyn Asks, sql: &str) -> Result<Vec<String>, Fault> {
+    let rows = asks.rows(&format!("DESCRIBE {sql}"))?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| row.into_iter().next()?)
+        .collect())
 }
 
 /// The parse of one query.
@@ -517,24 +655,12 @@ impl Run<'_> {
         }
     }
 
-    /// The text of a statement that is given as its parse.
     fn text(&mut self, statement: &Value) -> Result<String, Fault> {
-        let rows = self.asks.rows(&format!(
-            "SELECT json_deserialize_sql({}::JSON)",
-            quoted(&statement.to_string())
-        ))?;
-        match one(&rows) {
-            Some(text) => Ok(text.trim_end_matches(';').to_owned()),
-            None => why_not("DuckDB does not print its own parse of it"),
-        }
+        text_of(self.asks, statement)
     }
 
     fn describe(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
-        let rows = self.asks.rows(&format!("DESCRIBE {sql}"))?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| row.into_iter().next()?)
-            .collect())
+        describe(self.asks, sql)
     }
 
     fn table(&mut self) -> String {
@@ -754,15 +880,12 @@ impl Run<'_> {
             });
         }
         let bytes = if keeps.is_empty() {
-            // Nothing of it is kept by itself: what failed is the sum of the operators.
-            state_bytes(
-                &[Keeps {
-                    state: State::Values,
-                    width: 32.0,
-                }],
-                rows,
-                groups,
-            )
+            // Nothing of it is kept by itself: what there is, is the groups.
+            let table = Keeps {
+                state: State::Distinct,
+                width: 16.0,
+            };
+            state_bytes(&[table], groups, groups)
         } else {
             state_bytes(&keeps, rows, groups)
         };

@@ -12,6 +12,7 @@
 
 pub mod functions;
 mod tree;
+pub mod ungrouped;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,9 @@ use tree::{
     arguments, bare_name, change, column, cte_query, function, given, integer, is_query, is_star, list,
     named, same, statement, text, walk,
 };
+
+/// How the names of common table expressions of ours begin.
+pub const PAIRS: &str = "duckward_pairs_";
 
 /// Why a statement is not cut, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +175,40 @@ fn has_modifier(query: &Value, kind: &str) -> bool {
         .any(|modifier| text(modifier, "type").starts_with(kind))
 }
 
+/// Where the queries of a statement are that [`targets`] looks at, inner ones first.
+pub fn queries(statement: &Value) -> Vec<String> {
+    fn below(node: &Value, pointer: &str, found: &mut Vec<String>) {
+        for (index, entry) in list(&node["cte_map"], "map").iter().enumerate() {
+            if let Some((inside, query)) = cte_query(entry) {
+                below(query, &format!("{pointer}/cte_map/map/{index}{inside}"), found);
+            }
+        }
+        tables_below(&node["from_table"], &format!("{pointer}/from_table"), found);
+        for side in ["left", "right"] {
+            if let Some(query) = given(node, side).filter(|query| is_query(query)) {
+                below(query, &format!("{pointer}/{side}"), found);
+            }
+        }
+        found.push(pointer.to_owned());
+    }
+    fn tables_below(table: &Value, pointer: &str, found: &mut Vec<String>) {
+        if let Some(query) = table.pointer("/subquery/node") {
+            below(query, &format!("{pointer}/subquery/node"), found);
+        }
+        for side in ["left", "right"] {
+            if let Some(table) = given(table, side) {
+                tables_below(table, &format!("{pointer}/{side}"), found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    let root = "/statements/0/node";
+    if let Some(node) = statement.pointer(root) {
+        below(node, root, &mut found);
+    }
+    found
+}
+
 /// Collects the targets at and below `node`; whether the node gives the same rows each time.
 fn collect(
     node: &Value,
@@ -183,6 +221,11 @@ fn collect(
     for (index, entry) in list(&node["cte_map"], "map").iter().enumerate() {
         if let Some((below, query)) = cte_query(entry) {
             let pointer = format!("{pointer}/cte_map/map/{index}{below}");
+            let want = if ungrouped::is_pairs(entry) {
+                Want::All
+            } else {
+                want
+            };
             collect(query, &pointer, false, functions, want, found);
         }
     }

@@ -103,8 +103,13 @@ pub(super) fn integer(node: &Value) -> Option<usize> {
     if let Some(literal) = given(node, "literal") {
         return (text(literal, "kind") == "INTEGER").then(|| text(literal, "text").parse().ok())?;
     }
-    let value = node.get("value")?.get("value")?;
-    usize::try_from(value.as_u64()?).ok()
+    let value = node.get("value")?;
+    // A decimal is written as a whole number, too.
+    let is_whole = matches!(text(value.get("type")?, "id"), "INTEGER" | "BIGINT");
+    if !is_whole {
+        return None;
+    }
+    usize::try_from(value.get("value")?.as_u64()?).ok()
 }
 
 /// A name on its own, without a table before it.
