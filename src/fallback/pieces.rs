@@ -3,6 +3,12 @@
 //! state of the data: they run in one transaction, unless nobody can write to it. The rows that went into each piece are
 //! counted, and so are the rows there were; when the two differ, there is no answer.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "shares and estimates need no more than 53 bits, and numbers of buckets are small"
+)]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
