@@ -11,7 +11,7 @@
 
 import atexit as _atexit
 
-from ._duckward import Answer, Report, Subscription, Ward, __version__, guard
+from ._duckward import Answer, Explanation, Report, Subscription, Ward, __version__, guard
 from ._duckward import settings_table as _settings_table
 from ._duckward import shutdown as _shutdown
 from .errors import (
@@ -36,6 +36,7 @@ __all__ = [
     "CorruptionError",
     "DiskError",
     "Error",
+    "Explanation",
     "InternalError",
     "InvalidInputError",
     "OutOfMemoryError",

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 __all__ = [
     "Answer",
+    "Explanation",
     "Report",
     "Subscription",
     "Ward",
@@ -39,6 +40,10 @@ _Size: TypeAlias = str | int
 _Share: TypeAlias = str | float
 # Seconds, or "250ms", "30s", "5min", "2h".
 _Time: TypeAlias = str | float
+# The way a statement is run.
+_Rung: TypeAlias = Literal["as is", "degraded", "in pieces"]
+# Whether a statement may run in pieces: "auto" when it must, False never, a number from 1 to 1024 always.
+_Pieces: TypeAlias = Literal["auto", False] | int
 # True, False, or as text "on", "off", "yes", "no", "1", "0".
 _Switch: TypeAlias = str | bool
 
@@ -46,8 +51,7 @@ _Switch: TypeAlias = str | bool
 class _Attempt(TypedDict):
     """One attempt at a query."""
 
-    # "as_is" or "degraded".
-    rung: str
+    rung: _Rung
     # Wall time.
     seconds: float
     # Largest memory that counted while it ran, in bytes.
@@ -57,6 +61,17 @@ class _Attempt(TypedDict):
     failure: str | None
     # DuckDB's message, when it failed.
     message: str | None
+
+@type_check_only
+class _Piece(TypedDict):
+    """One piece of a query."""
+
+    # Rows that went in; None where they cannot be counted.
+    rows: int | None
+    # Wall time.
+    seconds: float
+    # How often it was cut in two because it did not fit.
+    splits: int
 
 @type_check_only
 class _ReportDict(TypedDict):
@@ -73,12 +88,57 @@ class _ReportDict(TypedDict):
     peak: int
     spill: int
     rows: int | None
+    pieces: list[_Piece]
+    why_not: str | None
     truncated: bool
     # Bytes on disk.
     spooled: int | None
     # Seconds.
     seconds: float
     waited: float
+
+@type_check_only
+class _Learned(TypedDict):
+    """What was learnt when a shape of query was last answered."""
+
+    rung: _Rung
+    # Wall time of the attempt that answered.
+    seconds: float
+    # Bytes: how much memory grew, what went to temporary storage, the budget then.
+    growth: int
+    spill: int
+    budget: int
+
+@type_check_only
+class _Forecast(TypedDict):
+    """A query of a statement that would be computed beforehand, as DuckDB's plan estimates it."""
+
+    # Its text.
+    sql: str
+    # What it is cut by, as texts; empty when it is computed at once.
+    keys: list[str]
+    # Rows that go into it; that it gives, when it is computed at once. None where the plan does not say.
+    rows: int | None
+    # Groups it makes of them.
+    groups: int | None
+    # Bytes that it would keep in memory, if it ran as it is.
+    bytes: int | None
+    # Into how many pieces it would be cut at first; None when it is computed at once.
+    pieces: int | None
+
+@type_check_only
+class _ExplanationDict(TypedDict):
+    """An `Explanation` as plain data."""
+
+    rung: _Rung
+    why: str
+    learned: _Learned | None
+    can_be_cut: bool
+    why_not: str | None
+    queries: list[_Forecast]
+    # Bytes.
+    memory_limit: int
+    budget: int
 
 @type_check_only
 class _Status(TypedDict):
@@ -207,6 +267,7 @@ class Ward:
         *,
         connection: duckdb.DuckDBPyConnection | None = None,
         priority: _Priority | None = None,
+        pieces: _Pieces | None = None,
     ) -> Answer:
         """Runs SQL under guard, on the calling thread.
 
@@ -220,6 +281,8 @@ class Ward:
             connection: another connection to the same database, such as one of `cursor()`; otherwise the
                 ward's.
             priority: the place in the waiting line; "normal" unless given.
+            pieces: whether it may run in pieces: "auto" (unless given) when it cannot run otherwise, False
+                never, a number from 1 to 1024 always, in so many at first.
 
         Raises:
             duckdb.Error: the statement is wrong (syntax, names, types, constraints): DuckDB's exception,
@@ -228,7 +291,34 @@ class Ward:
                 CorruptionError: what the caller does next; `report` on the exception tells what was tried.
                     For a
                 SELECT they come when the answer is read.
-            InvalidInputError: no SQL, an unknown priority, or a connection to another database.
+            InvalidInputError: no SQL, an unknown priority, pieces that cannot be, or a connection to another
+                database.
+        """
+
+    def explain(
+        self,
+        sql: str | duckdb.Statement,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        connection: duckdb.DuckDBPyConnection | None = None,
+        pieces: _Pieces | None = None,
+    ) -> Explanation:
+        """What `sql()` would do with a statement, and why. DuckDB plans it; nothing of it is run.
+
+        It does not wait for its turn. As with `sql()`, an earlier answer of the same connection that is still
+        being read is taken to its end first, into memory or onto disk.
+
+        Args:
+            sql: one statement.
+            params: values for `?`, `$1` (a sequence) or `$name` (a mapping).
+            connection: another connection to the same database; otherwise the ward's.
+            pieces: as for `sql()`.
+
+        Raises:
+            duckdb.Error: the statement is wrong: DuckDB's exception, unchanged.
+            OutOfMemoryError, TimeoutError, CancelledError, ConnectionError: the planning was stopped.
+            InvalidInputError: no SQL, more than one statement, pieces that cannot be, or a connection to
+                another database.
         """
 
     def cursor(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
@@ -249,7 +339,11 @@ class Ward:
         """
 
     def progress(self) -> float | None:
-        """How far the running query is, from 0 to 1. None unless DuckDB counts it: `enable_progress_bar`."""
+        """How far the running query is, from 0 to 1.
+
+        A query that runs in pieces: over all its pieces. Any other: None unless DuckDB counts it, which
+        `enable_progress_bar` makes it do.
+        """
 
     def status(self) -> _Status:
         """What the ward sees and does now, as plain data. Sizes in bytes."""
@@ -348,6 +442,47 @@ class Answer:
     ) -> None: ...
 
 @final
+class Explanation:
+    """What would happen to a statement, and why. `str()` gives lines for people; a notebook shows a table."""
+
+    @property
+    def rung(self) -> _Rung:
+        """The rung it would start on."""
+
+    @property
+    def why(self) -> str:
+        """Why on that one."""
+
+    @property
+    def learned(self) -> _Learned | None:
+        """What was learnt when this shape of query was last answered; None if it was not."""
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether it can be computed in pieces, at once or once it has failed."""
+
+    @property
+    def why_not(self) -> str | None:
+        """Why it cannot; None if it can."""
+
+    @property
+    def queries(self) -> list[_Forecast]:
+        """What would be computed beforehand if it ran in pieces, in order."""
+
+    @property
+    def memory_limit(self) -> int:
+        """DuckDB's `memory_limit` now, in bytes."""
+
+    @property
+    def budget(self) -> int:
+        """The budget now, in bytes."""
+
+    def to_dict(self) -> _ExplanationDict:
+        """The explanation as plain data, ready for JSON."""
+
+    def _repr_html_(self) -> str: ...
+
+@final
 class Report:
     """What happened to one query. `str()` gives lines for people; a notebook shows a table."""
 
@@ -356,7 +491,7 @@ class Report:
         """How it ended: "answered", "not run yet", "running", "closed before its end" or "failed: <kind>"."""
 
     @property
-    def rung(self) -> Literal["as is", "degraded"] | None:
+    def rung(self) -> _Rung | None:
         """The rung of the last attempt that has ended; None before that."""
 
     @property
@@ -382,6 +517,14 @@ class Report:
     @property
     def rows(self) -> int | None:
         """Rows handed out or changed; None where they are not counted."""
+
+    @property
+    def pieces(self) -> list[_Piece]:
+        """The pieces it was computed in, in order; empty when it was computed at once."""
+
+    @property
+    def why_not(self) -> str | None:
+        """Why it was not computed in pieces; None when that was not asked."""
 
     @property
     def truncated(self) -> bool:

@@ -1,4 +1,5 @@
-"""The command `duckward`: `run` one statement under a memory guard, show its `status`, or see the `demo`.
+"""The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it, show
+the guard's `status`, or see the `demo`.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
 connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 130 cancelled.
@@ -524,12 +525,22 @@ def print_report(report: Any, as_json: bool) -> None:
         print(json.dumps(plain(report.to_dict()), ensure_ascii=False) if as_json else report, file=sys.stderr)
 
 
+def statement(options: argparse.Namespace) -> str:
+    """The SQL of the command line, or of standard input.
+
+    Raises:
+        UsageError: there is none.
+    """
+    query: str = sys.stdin.read() if options.query == "-" else options.query
+    if not query.strip():
+        raise UsageError("the SQL is empty; give a statement, or - to read it from standard input")
+    return query
+
+
 def run(options: argparse.Namespace) -> int:
     """`duckward run`: one statement under a guard."""
     target = check_target(options.output, options.force) if options.output else None
-    query = sys.stdin.read() if options.query == "-" else options.query
-    if not query.strip():
-        raise UsageError("the SQL is empty; give a statement, or - to read it from standard input")
+    query = statement(options)
     # Rows that scroll by on the terminal and a line that is redrawn would overwrite each other.
     streams = options.json and target is None and sys.stdout.isatty()
     shown = sys.stderr.isatty() and not options.no_progress and not streams
@@ -541,7 +552,7 @@ def run(options: argparse.Namespace) -> int:
         line = Line(ward)
 
         def work() -> Callable[[], None]:
-            answers.append(ward.sql(query))
+            answers.append(ward.sql(query, pieces=options.pieces))
             return deliver(answers[0], options, target)
 
         try:
@@ -597,6 +608,18 @@ def can_draw(encoding: str | None) -> bool:
     except (UnicodeError, LookupError):
         return False
     return True
+
+
+def explain(options: argparse.Namespace) -> int:
+    """`duckward explain`: what would happen to a statement, and why."""
+    query = statement(options)
+    with (
+        connected(options.database, options.read_only) as con,
+        duckward.guard(con, **guard_arguments(options)) as ward,
+    ):
+        found = follow(lambda: ward.explain(query, pieces=options.pieces), ward)
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
+    return OK
 
 
 def status(options: argparse.Namespace) -> int:
@@ -661,6 +684,17 @@ def rows_number(text: str) -> int:
     return int(text)
 
 
+def pieces_number(text: str) -> str | int | bool:
+    """The value of `--pieces` as `Ward.sql` takes it: "auto", "no", or a whole number from 1."""
+    if text == "auto":
+        return text
+    if text == "no":
+        return False
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not auto, no, or a whole number of pieces from 1")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     epilog = "exit codes: 0 done, 1 the statement failed, 2 wrong usage, 3 no memory or disk, 130 cancelled"
@@ -676,10 +710,15 @@ def parser() -> argparse.ArgumentParser:
     guard.add_argument("--profile", metavar="NAME", help="set of settings to start from")
     guard.add_argument("--settings", metavar="FILE", help="TOML file with settings")
 
-    one = verbs.add_parser("run", parents=[guard], epilog=epilog, help="run one statement")
-    one.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")
-    one.add_argument("query", metavar="SQL", help="the statement; - reads it from standard input")
-    one.add_argument("--read-only", action="store_true", help="open the database read-only")
+    what = argparse.ArgumentParser(add_help=False)
+    what.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")
+    what.add_argument("query", metavar="SQL", help="the statement; - reads it from standard input")
+    what.add_argument("--read-only", action="store_true", help="open the database read-only")
+    what.add_argument(
+        "--pieces", type=pieces_number, metavar="N", help="in so many pieces; auto when it must, or no"
+    )
+
+    one = verbs.add_parser("run", parents=[guard, what], epilog=epilog, help="run one statement")
     one.add_argument("--output", metavar="FILE", help="write the answer to FILE: .parquet, .csv or .arrow")
     one.add_argument("--force", action="store_true", help="replace FILE if it exists")
     one.add_argument("--rows", type=rows_number, metavar="N", help="rows to print (default: a screenful)")
@@ -687,6 +726,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--report", action="store_true", help="tell on stderr what it took: memory, spill, time")
     one.add_argument("--no-progress", action="store_true", help="draw no progress line on the terminal")
     one.set_defaults(act=run)
+
+    ask = verbs.add_parser(
+        "explain", parents=[guard, what], epilog=epilog, help="what run would do, and why, without running it"
+    )
+    ask.add_argument("--json", action="store_true", help="print it as JSON")
+    ask.set_defaults(act=explain)
 
     look = verbs.add_parser("status", parents=[guard], help="what a guard sees here: budget, settings")
     look.add_argument("--json", action="store_true", help="print it as JSON")

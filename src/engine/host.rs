@@ -58,6 +58,8 @@ pub struct Active {
     pub peak: Bytes,
     /// Largest temporary storage seen since.
     pub spilled: Bytes,
+    /// How far it is, from 0 to 1, while it runs in pieces: only then does anybody here know.
+    pub share: Option<f64>,
     /// Why it is being stopped, and when that was last sent.
     pub stop: Option<(Stop, Moment)>,
 }
@@ -192,6 +194,14 @@ impl Connection {
         self.state.lock().sending = false;
     }
 
+    /// Takes note of how far `query` is, from 0 to 1.
+    pub fn reached(&self, query: u64, share: f64) {
+        let mut state = self.state.lock();
+        if let Some(active) = state.active.as_mut().filter(|active| active.query == query) {
+            active.share = Some(share);
+        }
+    }
+
     /// Takes note of the memory that counts now.
     pub fn observe(&self, used: Bytes, spilled: Bytes) {
         if let Some(active) = &mut self.state.lock().active {
@@ -226,6 +236,7 @@ mod tests {
             base: Bytes(0),
             peak: Bytes(0),
             spilled: Bytes(0),
+            share: None,
             stop: None,
         }
     }
@@ -249,6 +260,19 @@ mod tests {
         assert!(!connection.stop(1, Stop::Cancel, Moment::default()));
         connection.resend(Moment::at(Duration::from_secs(9)));
         assert_eq!(count.0.load(Ordering::SeqCst), 2, "the next query hears nothing");
+    }
+
+    #[test]
+    fn how_far_a_query_is_ends_with_it() {
+        let (connection, _) = connection();
+        connection.begin(active(1));
+        connection.reached(2, 0.9);
+        assert_eq!(connection.active().unwrap().share, None, "of another query");
+        connection.reached(1, 0.25);
+        assert_eq!(connection.active().unwrap().share, Some(0.25));
+        connection.end(1);
+        connection.begin(active(2));
+        assert_eq!(connection.active().unwrap().share, None);
     }
 
     #[test]

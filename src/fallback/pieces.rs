@@ -3,6 +3,12 @@
 //! state of the data: they run in one transaction, unless nobody can write to it. The rows that went into each piece are
 //! counted, and so are the rows there were; when the two differ, there is no answer.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "shares and estimates need no more than 53 bits, and numbers of buckets are small"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -427,6 +433,45 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Opt
     run.foresee()
 }
 
+/// A query of a statement that would be computed beforehand, as DuckDB's plan estimates it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Its text, as DuckDB prints its own parse of it.
+    pub sql: String,
+    /// What it is cut by, as text; nothing when it is computed at once.
+    pub keys: Vec<String>,
+    /// Rows that go into it; that it gives, when it is computed at once.
+    pub rows: Option<u64>,
+    /// Groups it makes of them.
+    pub groups: Option<u64>,
+    /// Memory that it would keep, if it ran as it is.
+    pub bytes: Option<Bytes>,
+    /// Into how many pieces it would be cut at first; none when it is computed at once.
+    pub pieces: Option<usize>,
+}
+
+/// What of `parsed` would be computed beforehand. Nothing of it is run: DuckDB only plans.
+///
+/// # Errors
+/// Why it cannot be cut, or the engine's.
+pub fn explain(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Result<Vec<Forecast>, Fault> {
+    refuse_objects(asks, parsed)?;
+    let mut run = Run {
+        asks,
+        parsed,
+        options,
+        times: 1,
+        fixed: true,
+        began: false,
+        made: Vec::new(),
+        done: Vec::new(),
+    };
+    targets(&parsed.tree, &parsed.functions, options.want)?
+        .iter()
+        .map(|target| run.forecast(target))
+        .collect()
+}
+
 /// Computes what has to be computed beforehand. On an error nothing is left behind.
 ///
 /// # Errors
@@ -575,7 +620,7 @@ impl Run<'_> {
             if target.way != Way::Pieces {
                 continue;
             }
-            let columns = self.columns(&self.parsed.tree, &target.pointer)?;
+            let columns = self.columns_below(&self.parsed.tree, &target.pointer)?;
             let cut = cut(
                 &self.parsed.tree,
                 &target.pointer,
@@ -593,34 +638,116 @@ impl Run<'_> {
             else {
                 continue;
             };
-            let mut keeps = Vec::new();
-            for kept in known {
-                let width = match &kept.values {
-                    Some(values) => {
-                        let text = self.text(values)?;
-                        self.types(&text)?.iter().map(|kind| type_width(kind)).sum()
-                    }
-                    None => 0.0,
-                };
-                keeps.push(Keeps {
-                    state: kept.state,
-                    width,
-                });
-            }
+            let keeps = self.keeps(&known)?;
             most = most.max(state_bytes(&keeps, rows, groups));
         }
         Ok((most > self.options.limit).then_some(most))
     }
 
-    /// The columns of FROM, where names may also be aliases of the list.
-    fn columns(&mut self, tree: &Value, pointer: &str) -> Result<Option<BTreeSet<String>>, Fault> {
+    /// What aggregates keep, by the types of what they take.
+    fn keeps(&mut self, kept: &[&Kept]) -> Result<Vec<Keeps>, Fault> {
+        let mut keeps = Vec::new();
+        for kept in kept {
+            let width = match &kept.values {
+                Some(values) => {
+                    let text = self.text(values)?;
+                    self.types(&text)?.iter().map(|kind| type_width(kind)).sum()
+                }
+                None => 0.0,
+            };
+            keeps.push(Keeps {
+                state: kept.state,
+                width,
+            });
+        }
+        Ok(keeps)
+    }
+
+    /// What would be done for `target`. The queries below it stay where they are: their tables are not there yet.
+    fn forecast(&mut self, target: &Target) -> Result<Forecast, Fault> {
+        let tree = &self.parsed.tree;
+        let Some(statement) = whole(tree, &target.pointer) else {
+            return why_not("the query is not where it was");
+        };
+        let sql = self.text(&statement)?;
+        if target.way == Way::Once {
+            let rows = self.explain(&sql)?.and_then(|plan| plan.rows());
+            return Ok(Forecast {
+                sql,
+                rows: rows.map(rounded),
+                ..Forecast::default()
+            });
+        }
+        let columns = self.columns_below(tree, &target.pointer)?;
+        let cut = cut(tree, &target.pointer, &self.parsed.functions, columns.as_ref())?;
+        let mut described = self.described(&cut)?;
+        let chosen = self.choose(&cut, &mut described)?;
+        let keys = self.key_texts(&cut, &described, &chosen)?;
+        let plan = self.explain(&described.text)?;
+        let kept: Vec<&Kept> = cut.kept.iter().collect();
+        let named: Vec<String> = kept.iter().map(|kept| kept.name.clone()).collect();
+        let keeps = self.keeps(&kept)?;
+        let estimated = plan.and_then(|plan| {
+            let (rows, groups) = plan.into_aggregate(&named).or_else(|| plan.into_topmost())?;
+            // Not every operator that groups has an estimate of its own.
+            let groups = Some(groups)
+                .filter(|groups| *groups > 0.0)
+                .or_else(|| plan.rows())
+                .map(|groups| groups.min(rows));
+            Some((rows, groups))
+        });
+        let (rows, groups) = estimated.unzip();
+        let bytes = rows.map(|rows| kept_bytes(&keeps, rows, groups.flatten().unwrap_or(rows)));
+        Ok(Forecast {
+            sql,
+            keys,
+            rows: rows.map(rounded),
+            groups: groups.flatten().filter(|_| cut.rows.is_some()).map(rounded),
+            bytes,
+            pieces: Some(
+                self.options
+                    .pieces
+                    .unwrap_or_else(|| bytes.map_or(1, |bytes| pieces(bytes, self.options.limit)).max(2)),
+            ),
+        })
+    }
+
+    /// The keys that were chosen, as they would be written.
+    fn key_texts(
+        &mut self,
+        cut: &Cut,
+        described: &Described,
+        chosen: &[usize],
+    ) -> Result<Vec<String>, Fault> {
+        let Some(source) = &cut.source else {
+            return Ok(described.names.iter().map(|name| quoted_name(name)).collect());
+        };
+        let bare = node_of(self.asks, "SELECT 1")?;
+        let mut texts = Vec::new();
+        for key in chosen {
+            let mut statement = source.clone();
+            let Some(key) = source.pointer(&format!("/statements/0/node/select_list/{key}")) else {
+                continue;
+            };
+            statement["statements"][0]["node"] = bare.clone();
+            statement["statements"][0]["node"]["select_list"] = Value::Array(vec![key.clone()]);
+            let text = self.text(&statement)?;
+            texts.push(text.strip_prefix("SELECT ").unwrap_or(&text).to_owned());
+        }
+        Ok(texts)
+    }
+
+    /// The columns of what the query at `pointer` reads, in small letters, if they decide what its names stand for.
+    fn columns_below(&mut self, tree: &Value, pointer: &str) -> Result<Option<BTreeSet<String>>, Fault> {
         let Some(statement) = asks_for_columns(tree, pointer) else {
             return Ok(None);
         };
         let text = self.text(&statement)?;
-        let names = self.describe(&text)?;
         Ok(Some(
-            names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+            self.describe(&text)?
+                .into_iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
         ))
     }
 
@@ -696,7 +823,7 @@ impl Run<'_> {
 
     /// Computes the query at `pointer` in pieces.
     fn in_pieces(&mut self, tree: &Value, pointer: &str, done: f64, share: f64) -> Result<Value, Fault> {
-        let columns = self.columns(tree, pointer)?;
+        let columns = self.columns_below(tree, pointer)?;
         let cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
         let mut described = self.described(&cut)?;
         let source = match &cut.source {
@@ -879,17 +1006,7 @@ impl Run<'_> {
                 width: self.width(kept)?,
             });
         }
-        let bytes = if keeps.is_empty() {
-            // Nothing of it is kept by itself: what there is, is the groups.
-            let table = Keeps {
-                state: State::Distinct,
-                width: 16.0,
-            };
-            state_bytes(&[table], groups, groups)
-        } else {
-            state_bytes(&keeps, rows, groups)
-        };
-        Ok(pieces(bytes, self.options.limit).max(2))
+        Ok(pieces(kept_bytes(&keeps, rows, groups), self.options.limit).max(2))
     }
 
     /// Bytes of the values of one row, from a look at the first of them.
@@ -1033,6 +1150,25 @@ impl Run<'_> {
             ),
         )))
     }
+}
+
+/// What a query keeps: its aggregates, and where none of it is kept by itself, its groups.
+fn kept_bytes(keeps: &[Keeps], rows: f64, groups: f64) -> Bytes {
+    if keeps.is_empty() {
+        // Nothing is kept by itself: what there is, is the groups.
+        let table = Keeps {
+            state: State::Distinct,
+            width: 16.0,
+        };
+        return state_bytes(&[table], groups, groups);
+    }
+    state_bytes(keeps, rows, groups)
+}
+
+/// An estimate as a whole number.
+#[expect(clippy::cast_sign_loss, reason = "an estimate; saturates")]
+fn rounded(number: f64) -> u64 {
+    number.round() as u64
 }
 
 /// Bytes of a value of that type; of one without a fixed size, what is usual.

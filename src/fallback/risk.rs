@@ -71,6 +71,33 @@ impl Plan {
             })
         })
     }
+
+    /// The rows that go into the topmost operator that has to see all its input, and the groups it makes of them.
+    pub fn into_topmost(&self) -> Option<(f64, f64)> {
+        find(&self.0, &|node| {
+            ["GROUP_BY", "AGGREGATE", "WINDOW", "UNION"]
+                .iter()
+                .any(|kind| name(node).contains(kind))
+                .then(|| (below(node), cardinality(node)))
+        })
+    }
+
+    /// The rows it gives: of the topmost operator for which that is estimated.
+    pub fn rows(&self) -> Option<f64> {
+        find(&self.0, &|node| {
+            Some(cardinality(node)).filter(|rows| *rows > 0.0)
+        })
+    }
+}
+
+/// The rows that go into an operator: DuckDB estimates those of each side.
+fn below(node: &Value) -> f64 {
+    node["children"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(cardinality)
+        .sum()
 }
 
 fn name(node: &Value) -> String {
@@ -205,6 +232,8 @@ mod tests {
         assert_eq!(plan.groups(), Some(10.0));
         assert_eq!(plan.into_aggregate(&["median".to_owned()]), Some((4.0, 10.0)));
         assert_eq!(plan.into_aggregate(&["mode".to_owned()]), None);
+        assert_eq!(plan.into_topmost(), Some((4.0, 10.0)));
+        assert_eq!(plan.rows(), Some(10.0), "the projection above is not estimated");
         assert!((plan.cost() - 34.0).abs() < 1e-9);
         assert!(Plan::read("not json").is_none());
     }

@@ -8,6 +8,7 @@ mod answer;
 mod convert;
 mod error;
 mod events;
+mod explanation;
 mod guard;
 mod host;
 mod reading;
@@ -24,6 +25,7 @@ use pyo3::prelude::*;
 fn _duckward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<answer::Answer>()?;
+    module.add_class::<explanation::PyExplanation>()?;
     module.add_class::<report::PyReport>()?;
     module.add_class::<events::Subscription>()?;
     module.add_class::<ward::PyWard>()?;

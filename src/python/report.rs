@@ -26,7 +26,7 @@ impl PyReport {
         self.report.outcome.to_string()
     }
 
-    /// The rung of the last attempt ("as is", "degraded"); None before the first.
+    /// The rung of the last attempt ("as is", "degraded", "in pieces"); None before the first.
     #[getter]
     fn rung(&self) -> Option<&'static str> {
         self.report.rung().map(Rung::name)
@@ -66,6 +66,18 @@ impl PyReport {
     #[getter]
     fn rows(&self) -> Option<u64> {
         self.report.rows
+    }
+
+    /// The pieces it was computed in, in order, as dictionaries; empty when it was computed at once.
+    #[getter]
+    fn pieces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.to_dict(py)?.get_item("pieces")
+    }
+
+    /// Why it was not computed in pieces; None when that was not asked.
+    #[getter]
+    fn why_not(&self) -> Option<&str> {
+        self.report.why_not.as_deref()
     }
 
     /// Whether the answer was cut at `row_cap` rows under memory pressure.

@@ -16,7 +16,7 @@ use crate::engine::host::Stop;
 use crate::error::{Error, ErrorKind};
 use crate::fallback::ladder::Rung;
 use crate::fallback::text::quoted;
-use crate::ward::{AttemptError, Failed, Host, Job, Report, Ticket, Ward};
+use crate::ward::{AttemptError, Explanation, Failed, Host, Job, Report, Ticket, Ward};
 
 /// The host of one call: attempts run with the GIL, on the calling thread.
 struct PyHost<'a, F> {
@@ -175,6 +175,52 @@ pub(super) fn run<T: Send>(
             Err((cancelled(report), Some(interrupt)))
         }
         // A handler of the user's that raises nothing: the query was cancelled all the same.
+        (Err(mut failed), Ok(())) => {
+            failed.stop = failed.stop.filter(|stop| *stop != Stop::Signal);
+            Err((failed, original))
+        }
+        (Err(failed), Err(interrupt)) => Err((cancelled(failed.report), Some(interrupt))),
+    }
+}
+
+/// What would happen to `statement`, without the GIL but for what DuckDB is asked.
+///
+/// # Errors
+/// What failed, and the exception that DuckDB raised, if it did.
+pub(super) fn explain(
+    py: Python<'_>,
+    core: &Arc<Ward>,
+    seat: &Seat,
+    statement: &Statement,
+) -> std::result::Result<Explanation, (Box<Failed>, Option<PyErr>)> {
+    let mut signals = match CtrlC::enter(py, core.guardian().signal_descriptor()) {
+        Ok(signals) => signals,
+        Err(error) => return Err((cancelled(Report::default()), Some(error))),
+    };
+    let job = Job {
+        sql: &statement.sql,
+        interruptible: statement.interruptible,
+        priority: statement.priority,
+        heeds_signals: signals.heeded(),
+        cutting: statement.cutting,
+    };
+    let never = |_: Python<'_>, _: &mut Option<PyErr>, _: Option<&str>| -> std::result::Result<(), _> {
+        let message = "a statement that was only to be explained was about to run";
+        Err(AttemptError::Own(Error::new(ErrorKind::Internal, message)))
+    };
+    let (outcome, original) = py.detach(|| {
+        let mut host = PyHost {
+            con: &seat.con,
+            statement,
+            attempt: never,
+            original: None,
+        };
+        let outcome = core.explain(&seat.slot.connection, &job, &mut host);
+        (outcome, host.original)
+    });
+    match (outcome, signals.leave(py)) {
+        (Ok(explanation), Ok(())) => Ok(explanation),
+        (Ok(_), Err(interrupt)) => Err((cancelled(Report::default()), Some(interrupt))),
         (Err(mut failed), Ok(())) => {
             failed.stop = failed.stop.filter(|stop| *stop != Stop::Signal);
             Err((failed, original))

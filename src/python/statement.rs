@@ -8,7 +8,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::error::exception;
 use crate::error::{Error, ErrorKind};
-use crate::fallback::text::words;
+use crate::fallback::text::{query_of, words};
 use crate::guard::Priority;
 use crate::ward::Cutting;
 
@@ -71,6 +71,16 @@ pub(super) fn bind_error(py: Python<'_>, error: PyErr) -> PyErr {
     let refused = exception(py, &Error::new(ErrorKind::Memory, message));
     refused.set_cause(py, Some(error));
     refused
+}
+
+/// Whether an EXPLAIN of the statement finds its errors and does nothing else. One of CREATE SECRET installs extensions.
+pub(super) fn is_planned(sql: &str) -> bool {
+    query_of(sql).is_some()
+        || words(sql).next().is_some_and(|first| {
+            ["insert", "update", "delete", "merge", "copy", "with"]
+                .iter()
+                .any(|word| word.eq_ignore_ascii_case(first))
+        })
 }
 
 /// The number of rows a statement changed or gave.

@@ -12,13 +12,14 @@ use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use super::answer::Answer;
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
+use super::explanation::PyExplanation;
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
-use super::run::run;
+use super::run::{explain, run};
 use super::signals::CtrlC;
 use super::slot::{Seat, Slot};
 use super::statement::{
-    Given, Kind, Statement, bind_error, changed, execute, kind, plain_select, refuse_lost_commit,
+    Given, Kind, Statement, bind_error, changed, execute, is_planned, kind, plain_select, refuse_lost_commit,
 };
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
@@ -158,6 +159,16 @@ impl PyWard {
         Ok(slot)
     }
 
+    fn seat(&self, py: Python<'_>, connection: Option<&Bound<'_, PyAny>>) -> PyResult<Seat> {
+        Ok(Seat {
+            slot: self.slot(connection)?,
+            con: connection.map_or_else(
+                || self.con.clone_ref(py),
+                |connection| connection.clone().unbind(),
+            ),
+        })
+    }
+
     /// DuckDB's own parse: the statements and their kinds.
     fn parse<'py>(
         &self,
@@ -288,13 +299,7 @@ impl PyWard {
         this.usable(py)?;
         let priority = self::priority(py, priority)?;
         let cutting = cutting(py, pieces)?;
-        let seat = Seat {
-            slot: this.slot(connection)?,
-            con: connection.map_or_else(
-                || this.con.clone_ref(py),
-                |connection| connection.clone().unbind(),
-            ),
-        };
+        let seat = this.seat(py, connection)?;
         if let Some(open) = seat.slot.open() {
             open.detach(py)?;
         }
@@ -320,6 +325,39 @@ impl PyWard {
         }
         let relation = this.bind(py, &seat, &object, &statement, params)?;
         Answer::lazy(slf, seat, statement, &relation)
+    }
+
+    /// What `sql()` would do with a statement, and why; nothing of it is run.
+    ///
+    /// Errors of the statement itself are DuckDB's own exceptions, unchanged.
+    #[pyo3(signature = (sql, params=None, *, connection=None, pieces=None))]
+    fn explain<'py>(
+        slf: &Bound<'py, Self>,
+        sql: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        connection: Option<&Bound<'py, PyAny>>,
+        pieces: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<PyExplanation> {
+        let py = slf.py();
+        let this = slf.get();
+        this.usable(py)?;
+        let cutting = cutting(py, pieces)?;
+        let seat = this.seat(py, connection)?;
+        if let Some(open) = seat.slot.open() {
+            open.detach(py)?;
+        }
+        let statements = this.parse(&seat, sql, Priority::Normal, cutting)?;
+        let [(object, statement, kind)] = statements.as_slice() else {
+            let count = statements.len();
+            let message =
+                format!("the text has {count} statements, and one is explained at a time: give one of them");
+            return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
+        };
+        this.check(py, &seat, object, statement, *kind, params)?;
+        match explain(py, &this.core, &seat, statement) {
+            Ok(explanation) => Ok(PyExplanation::new(explanation)),
+            Err((failed, original)) => Err(query_exception(py, &failed, original)),
+        }
     }
 
     /// The level now: "normal", "caution", "warning", "critical" or "emergency".
@@ -375,9 +413,14 @@ impl PyWard {
         Ok(cursor)
     }
 
-    /// How far the running query is, from 0 to 1; None when DuckDB does not say (`SET enable_progress_bar = true`).
+    /// How far the running query is, from 0 to 1, over all its pieces if it runs in pieces; None when DuckDB does not say
+    /// (`SET enable_progress_bar = true`).
     fn progress(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         self.usable(py)?;
+        let active = py.detach(|| self.core.connection().active());
+        if let Some(share) = active.and_then(|active| active.share) {
+            return Ok(Some(share.min(1.0)));
+        }
         let percent: f64 = self
             .con
             .bind(py)
@@ -437,7 +480,51 @@ impl PyWard {
     }
 }
 
+/// Whether DuckDB only binds a SELECT that it is given for a relation: before 2.0 it runs one with parameters.
+fn binds_only(seat: &Seat, params: Option<&Bound<'_, PyAny>>) -> bool {
+    params.is_none() || seat.slot.streams_are_safe
+}
+
 impl PyWard {
+    /// Raises what DuckDB has against a statement before it runs.
+    fn check<'py>(
+        &self,
+        py: Python<'py>,
+        seat: &Seat,
+        object: &Bound<'py, PyAny>,
+        statement: &Statement,
+        kind: Kind,
+        params: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        if kind == Kind::Select && binds_only(seat, params) {
+            return self.bind(py, seat, object, statement, params).map(drop);
+        }
+        if kind != Kind::Select && !is_planned(&statement.sql) {
+            return Ok(());
+        }
+        let sql = PyString::new(py, &format!("EXPLAIN {}", statement.sql)).into_any();
+        let planned = self.guarded(py, seat, || execute(seat.con(py), &sql, params, Kind::Counted));
+        match planned {
+            Ok(_) => Ok(()),
+            // It was parsed before: what DuckDB's grammar does not have is an EXPLAIN of it.
+            Err(error) if kind != Kind::Select && error.get_type(py).name()? == "ParserException" => Ok(()),
+            Err(error) => Err(bind_error(py, error)),
+        }
+    }
+
+    /// Has DuckDB plan something under the ceiling: it evaluates constant expressions, however large.
+    fn guarded<T>(&self, py: Python<'_>, seat: &Seat, plan: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        let wanted = self.core.settings().ceiling;
+        let mut signals = CtrlC::enter(py, self.core.guardian().signal_descriptor())?;
+        let (ceiling, _) = py.detach(|| self.core.guardian().arm_ceiling(wanted));
+        seat.slot.binds(true);
+        let planned = plan();
+        seat.slot.binds(false);
+        py.detach(|| drop(ceiling));
+        signals.leave(py)?;
+        planned
+    }
+
     /// The relation of a SELECT. DuckDB before 2.0 runs a SELECT with parameters here, so that is guarded too.
     fn bind<'py>(
         &self,
@@ -452,17 +539,12 @@ impl PyWard {
         if let Some(params) = params {
             keywords.set_item(intern!(py, "params"), params)?;
         }
-        if params.is_none() || seat.slot.streams_are_safe {
-            // Binding evaluates constant expressions, however large.
-            let wanted = self.core.settings().ceiling;
-            let mut signals = CtrlC::enter(py, self.core.guardian().signal_descriptor())?;
-            let (ceiling, _) = py.detach(|| self.core.guardian().arm_ceiling(wanted));
-            seat.slot.binds(true);
-            let bound = con.call_method(intern!(py, "sql"), (object,), Some(&keywords));
-            seat.slot.binds(false);
-            py.detach(|| drop(ceiling));
-            signals.leave(py)?;
-            return bound.map_err(|error| bind_error(py, error));
+        if binds_only(seat, params) {
+            return self
+                .guarded(py, seat, || {
+                    con.call_method(intern!(py, "sql"), (object,), Some(&keywords))
+                })
+                .map_err(|error| bind_error(py, error));
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, _prepared: Option<&str>| {

@@ -1,19 +1,22 @@
 //! When a query runs in pieces: because it was asked for, because its plan says that it cannot run otherwise, or because
 //! it failed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AttemptError, Cutting, Host, Job, Run, Ward};
+use super::explain::{Explanation, Learned};
+use super::{AttemptError, Begun, Cutting, Failed, Host, Job, Report, Run, Ward, busy, was_answered};
 use crate::clock::Moment;
 use crate::engine::EngineError;
-use crate::engine::host::{Connection, Stop};
+use crate::engine::host::{Active, Connection, Stop};
 use crate::error::{Error, ErrorKind};
 use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
 use crate::fallback::decompose::functions::may_keep;
 use crate::fallback::decompose::{Want, WhyNot};
-use crate::fallback::ladder::Rung;
-use crate::fallback::pieces::{self, Asks, Fault, Options, Parsed, Piece, Rows};
+use crate::fallback::history::Fingerprint;
+use crate::fallback::ladder::{Rung, kind_of};
+use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rows};
 use crate::fallback::text::words;
 use crate::units::Bytes;
 
@@ -72,6 +75,22 @@ impl<'a> Plans<'a> {
         self.cutting == Cutting::Auto && self.interruptible && !self.looked && may_keep(words(self.sql))
     }
 
+    /// What is looked for, in order. What is asked for explicitly is cut wherever it can be.
+    fn wants(&self) -> &'static [Want] {
+        match self.cutting {
+            Cutting::Into(_) => &[Want::All],
+            _ => &[Want::Kept, Want::All],
+        }
+    }
+
+    /// Into how many pieces, if that is given.
+    fn pieces(&self) -> Option<usize> {
+        match self.cutting {
+            Cutting::Into(pieces) => Some(pieces),
+            _ => None,
+        }
+    }
+
     /// Parses it and finds what can be cut, once.
     fn look(&mut self, asks: &mut dyn Asks, want: &[Want]) -> Result<(), Fault> {
         self.looked = true;
@@ -89,6 +108,80 @@ impl<'a> Plans<'a> {
         Err(Fault::WhyNot(why))
     }
 }
+
+impl Plans<'_> {
+    /// Says what [`Ward::run`] would do, by asking what it would ask.
+    fn explain(&mut self, asks: &mut dyn Asks, told: &mut Explanation) -> Result<(), Fault> {
+        let suspect = self.start == Rung::AsIs && self.is_suspect();
+        told.why = match (self.cutting, self.start) {
+            (Cutting::Into(pieces), _) => format!("pieces={pieces} asks for it"),
+            (_, start @ (Rung::Pieces | Rung::Degraded)) => was_answered(start),
+            (Cutting::Never, Rung::AsIs) => "pieces=False asks for it".to_owned(),
+            (Cutting::Auto, Rung::AsIs) if suspect => NOTHING_AGAINST.to_owned(),
+            (Cutting::Auto, Rung::AsIs) => {
+                "it calls no function that is known to keep what it takes in memory".to_owned()
+            }
+        };
+        if self.cutting == Cutting::Never {
+            told.why_not = Some("pieces=False forbids it".to_owned());
+            return Ok(());
+        }
+        let found = self.forecasts(asks, suspect, told);
+        match found {
+            Ok(queries) => {
+                told.can_be_cut = true;
+                told.queries = queries;
+                Ok(())
+            }
+            Err(Fault::WhyNot(WhyNot(why))) => {
+                match (self.cutting, told.rung) {
+                    (Cutting::Into(pieces), _) => {
+                        told.why = format!("pieces={pieces} asks for it, and it would be refused");
+                    }
+                    (_, Rung::Pieces) => {
+                        told.rung = Rung::AsIs;
+                        told.why = format!("it cannot be cut, though {}", told.why);
+                    }
+                    _ => {}
+                }
+                told.why_not = Some(why);
+                Ok(())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn forecasts(
+        &mut self,
+        asks: &mut dyn Asks,
+        suspect: bool,
+        told: &mut Explanation,
+    ) -> Result<Vec<Forecast>, Fault> {
+        let limit = told.memory_limit;
+        self.look(asks, self.wants())?;
+        let Some((parsed, want)) = &self.parsed else {
+            return Err(Fault::WhyNot(WhyNot("nothing of it can be cut".to_owned())));
+        };
+        if suspect && *want == Want::Kept {
+            // Where the plan says nothing the statement is tried.
+            if let Ok(Some(bytes)) = pieces::foresee(asks, parsed, limit) {
+                told.rung = Rung::Pieces;
+                told.why = too_much(bytes, limit);
+            }
+        }
+        let options = Options {
+            want: *want,
+            pieces: self.pieces(),
+            limit,
+            in_transaction: false,
+            number: 0,
+        };
+        pieces::explain(asks, parsed, &options)
+    }
+}
+
+/// Why a statement is tried as it is, though it calls what keeps memory.
+const NOTHING_AGAINST: &str = "nothing that DuckDB plans says that it does not fit";
 
 /// The user's connection, as the pieces ask it.
 struct Asking<'a, 'b, T> {
@@ -129,6 +222,7 @@ impl<T> Asks for Asking<'_, '_, T> {
     }
 
     fn progress(&mut self, piece: &Piece, share: f64) {
+        self.connection.reached(self.run.query, share);
         self.run.report.pieces.push(piece.clone());
         self.ward.guardian.bus().publish(What::PieceDone {
             query: self.run.query,
@@ -154,7 +248,108 @@ fn own(error: Fault) -> AttemptError {
     }
 }
 
+/// Why a statement is not even tried as it is.
+fn too_much(bytes: Bytes, room: Bytes) -> String {
+    format!(
+        "its aggregates would keep about {bytes} in memory, which cannot spill, and there is room for {room}"
+    )
+}
+
 impl Ward {
+    /// What would happen to a statement now, and why. DuckDB plans parts of it; nothing of it is run, so it does not wait
+    /// for its turn.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] and [`ErrorKind::Connection`] as for [`Ward::run`], and what stopped the planning.
+    pub fn explain<T>(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        job: &Job<'_>,
+        host: &mut dyn Host<T>,
+    ) -> Result<Explanation, Box<Failed>> {
+        let failed = |error, failure, stop| {
+            Box::new(Failed {
+                error,
+                failure,
+                stop,
+                report: Report::default(),
+            })
+        };
+        self.usable().map_err(|error| failed(error, None, None))?;
+        let query = self.guardian.next_number();
+        let settings = self.settings();
+        let fingerprint = Fingerprint::of(job.sql);
+        let budget = self.guardian.budget();
+        let (start, learned) = {
+            let history = self.history.lock();
+            (history.start(fingerprint, budget), history.need(fingerprint))
+        };
+        let (_ceiling, base) = self.guardian.arm_ceiling(settings.ceiling);
+        let began = self.guardian.clock().now();
+        let active = Active {
+            query,
+            // The planning is, whatever the statement is.
+            interruptible: true,
+            heeds_signals: job.heeds_signals,
+            started: began,
+            deadline: settings.query_timeout.map(|limit| began + limit),
+            base,
+            peak: base,
+            spilled: Bytes(0),
+            share: None,
+            stop: None,
+        };
+        if !connection.begin(active) {
+            return Err(failed(busy(), None, None));
+        }
+        let begun = Begun { connection, query };
+        if settings.query_timeout.is_some() {
+            self.guardian.wake();
+        }
+        let mut plans = Plans::new(job, start);
+        let mut explanation = Explanation {
+            rung: plans.start,
+            why: String::new(),
+            learned: learned.map(Learned::from),
+            can_be_cut: false,
+            why_not: None,
+            queries: Vec::new(),
+            memory_limit: self.room(),
+            budget,
+        };
+        let mut run = Run {
+            ward: self,
+            query,
+            report: Report::default(),
+            failure: None,
+            stop: None,
+        };
+        let mut asking = Asking {
+            host,
+            ward: self,
+            connection,
+            run: &mut run,
+            began,
+        };
+        let planned = plans.explain(&mut asking, &mut explanation);
+        let stop = begun.end().and_then(|active| active.stop).map(|(stop, _)| stop);
+        match planned {
+            Err(Fault::Own(error)) => Err(failed(error, None, stop)),
+            // An interrupt is an error of the engine's, and it is the whole that was stopped.
+            Err(Fault::Engine(error)) if stop.is_some() => {
+                let failure = classify(&error, stop);
+                let message = format!("the statement was not explained: {error}; nothing of it was run");
+                let told = Error::new(kind_of(failure), message).with_source(error);
+                Err(failed(told, Some(failure), stop))
+            }
+            Err(Fault::Engine(error)) => {
+                explanation.why_not = Some(format!("DuckDB does not plan a part of it: {error}"));
+                Ok(explanation)
+            }
+            Err(Fault::WhyNot(_)) | Ok(()) => Ok(explanation),
+        }
+    }
+
     /// One attempt, in pieces where that is the rung.
     pub(super) fn attempt<T>(
         &self,
@@ -195,6 +390,7 @@ impl Ward {
         let in_transaction = host.in_transaction();
         run.report.pieces.clear();
         let query = run.query;
+        connection.reached(query, 0.0);
         let mut asking = Asking {
             host,
             ward: self,
@@ -249,22 +445,14 @@ impl Ward {
         in_transaction: bool,
     ) -> Result<pieces::Prepared, Fault> {
         if plans.parsed.is_none() {
-            // What is asked for explicitly is cut wherever it can be.
-            let want: &[Want] = match plans.cutting {
-                Cutting::Into(_) => &[Want::All],
-                _ => &[Want::Kept, Want::All],
-            };
-            plans.look(asking, want)?;
+            plans.look(asking, plans.wants())?;
         }
         let Some((parsed, want)) = &plans.parsed else {
             return Err(Fault::WhyNot(WhyNot("nothing of it can be cut".to_owned())));
         };
         let options = Options {
             want: *want,
-            pieces: match plans.cutting {
-                Cutting::Into(pieces) => Some(pieces),
-                _ => None,
-            },
+            pieces: plans.pieces(),
             limit: self.room(),
             in_transaction,
             number: query,
@@ -303,9 +491,7 @@ impl Ward {
                     };
                     return match pieces::foresee(&mut asking, parsed, room) {
                         Ok(Some(bytes)) => {
-                            asking.run.report.why = format!(
-                                "its aggregates would keep about {bytes} in memory, which cannot spill, and there is room for {room}"
-                            );
+                            asking.run.report.why = too_much(bytes, room);
                             true
                         }
                         _ => false,

@@ -1,6 +1,7 @@
 //! Joins the folders below: a [`Ward`] guards one connection, runs its queries up the ladder, and reports.
 
 mod cutting;
+pub mod explain;
 mod refusal;
 pub mod report;
 pub mod ticket;
@@ -28,6 +29,7 @@ use crate::settings::Settings;
 use crate::settings::layers::Loaded;
 use crate::units::Bytes;
 
+pub use explain::Explanation;
 pub use report::{Attempt, Outcome, Report};
 pub use ticket::Ticket;
 
@@ -386,10 +388,7 @@ impl Ward {
             stop: None,
         };
         if start != Rung::AsIs && start == ladder.rung() {
-            run.report.why = format!(
-                "this shape of query was answered on the rung \"{}\" the last time",
-                start.name()
-            );
+            run.report.why = was_answered(start);
         }
         let began = self.guardian.clock().now();
         let cancels = self.cancels.load(Ordering::Acquire);
@@ -444,6 +443,7 @@ impl Ward {
                 base,
                 peak: base,
                 spilled: Bytes(0),
+                share: None,
                 stop: None,
             };
             if !connection.begin(active) {
@@ -688,6 +688,14 @@ fn jitter(query: u64, now: Duration) -> f64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Why a query does not start on the first rung.
+fn was_answered(rung: Rung) -> String {
+    format!(
+        "this shape of query was answered on the rung \"{}\" the last time",
+        rung.name()
+    )
 }
 
 fn busy() -> Error {

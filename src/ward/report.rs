@@ -191,36 +191,46 @@ impl Report {
 
     /// The report as a small HTML table, for notebooks.
     pub fn to_html(&self) -> String {
-        let mut html = String::from("<table><caption>duckward report</caption>");
-        for (name, value) in self.lines() {
-            let value = value
-                .replace('&', "&amp;")
-                .replace('<', "&lt;")
-                .replace('>', "&gt;");
-            // Writing to a String does not fail.
-            let _ = write!(
-                html,
-                "<tr><th style=\"text-align:left\">{name}</th><td style=\"text-align:left\">{value}</td></tr>"
-            );
-        }
-        html.push_str("</table>");
-        html
+        html_table("duckward report", self.lines())
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (name, value)) in self.lines().into_iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{name:<14} {value}")?;
-        }
-        Ok(())
+        text_lines(f, self.lines())
     }
 }
 
-fn duration(seconds: f64) -> String {
+/// Lines of name and value, for people.
+pub(super) fn text_lines(f: &mut fmt::Formatter<'_>, lines: Vec<(&str, String)>) -> fmt::Result {
+    for (index, (name, value)) in lines.into_iter().enumerate() {
+        if index > 0 {
+            f.write_str("\n")?;
+        }
+        write!(f, "{name:<14} {value}")?;
+    }
+    Ok(())
+}
+
+/// The same lines as a small HTML table.
+pub(super) fn html_table(caption: &str, lines: Vec<(&str, String)>) -> String {
+    let mut html = format!("<table><caption>{caption}</caption>");
+    for (name, value) in lines {
+        let value = value
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        // Writing to a String does not fail.
+        let _ = write!(
+            html,
+            "<tr><th style=\"text-align:left\">{name}</th><td style=\"text-align:left\">{value}</td></tr>"
+        );
+    }
+    html.push_str("</table>");
+    html
+}
+
+pub(super) fn duration(seconds: f64) -> String {
     if seconds < 0.001 {
         format!("{:.0} us", seconds * 1e6)
     } else if seconds < 1.0 {

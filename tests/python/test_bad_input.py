@@ -323,6 +323,7 @@ def test_a_closed_ward_says_so_whatever_is_asked(con: Con) -> None:
     ward.close()
     for use in (
         lambda: ward.sql("SELECT 1"),
+        lambda: ward.explain("SELECT 1"),
         lambda: ward.level,
         lambda: ward.status(),
         lambda: ward.cursor(),

@@ -266,6 +266,14 @@ def test_csv_refuses_a_year_that_it_would_write_wrongly(tmp_path: pathlib.Path) 
         ["run", ":memory:", "  "],
         ["run", ":memory:", "select 1", "--rows", "many"],
         ["run", ":memory:", "select 1", "--colour"],
+        ["run", ":memory:", "select 1", "--pieces", "many"],
+        ["run", ":memory:", "select 1", "--pieces", "0"],
+        ["run", ":memory:", "select 1", "--pieces", "1025"],
+        ["run", ":memory:", "select 1", "--pieces", "3"],
+        ["explain", ":memory:"],
+        ["explain", ":memory:", "  "],
+        ["explain", ":memory:", "select 1; select 2"],
+        ["explain", ":memory:", "select 1", "--memory", "12 parsecs"],
         ["run", ":memory:", "select 1", "--memory", "12 parsecs"],
         ["run", ":memory:", "select 1", "--settings", "missing.toml"],
         ["run", ":memory:", "select 1", "--profile", "no such profile"],
@@ -382,6 +390,45 @@ def test_exit_codes(error: BaseException, code: int) -> None:
 
 def test_a_defect_keeps_its_traceback() -> None:
     assert not cli.expected(TypeError("a defect"))
+
+
+# ---------------------------------------------------------------- in pieces
+
+MEDIANS = "select i % 10 as k, median(i) as m from range(10_000) r(i) group by k order by k"
+
+
+@pytest.mark.parametrize(("pieces", "count"), [("4", 4), ("no", 0), ("auto", 0)])
+def test_run_in_pieces(pieces: str, count: int) -> None:
+    done = run("run", ":memory:", MEDIANS, "--pieces", pieces, "--json", "--report")
+    assert done.returncode == cli.OK, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows == [{"k": k, "m": 4995.0 + k} for k in range(10)]
+    found = json.loads(done.stderr)["pieces"]
+    assert len(found) == count
+    assert sum(piece["rows"] for piece in found) == (10_000 if count else 0)
+
+
+def test_explain(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "test.duckdb"
+    with duckdb.connect(str(file)) as con:
+        con.execute("create table t as select i % 10 as k, i as v from range(1000) r(i)")
+    done = run("explain", file, "insert into t select k, median(v) from t group by k", "--memory", "1GB")
+    assert done.returncode == cli.OK, done.stderr
+    for words in ("starts         as is", "yes, if it does not fit", "pieces by k", "memory_limit", "budget"):
+        assert words in done.stdout
+    assert "1000" in run("run", file, "select count(*) from t", "--read-only").stdout, "nothing was run"
+
+
+def test_explain_as_json() -> None:
+    done = run("explain", ":memory:", "-", "--json", "--pieces", "5", "--memory", "1GiB", input=MEDIANS)
+    found = json.loads(done.stdout)
+    assert (found["rung"], found["can_be_cut"], found["budget"]) == ("in pieces", True, 1 << 30)
+    assert [query["pieces"] for query in found["queries"]] == [5]
+
+
+def test_explain_of_a_wrong_statement_keeps_its_own_error() -> None:
+    refused(run("explain", ":memory:", "selec 1"), cli.FAILED, "Parser Error", "LINE 1: selec 1")
+    refused(run("explain", ":memory:", "from nowhere"), cli.FAILED, "nowhere")
 
 
 # ---------------------------------------------------------------- status and help
@@ -564,6 +611,13 @@ def test_can_draw() -> None:
     assert cli.can_draw("utf-8")
     assert not cli.can_draw("ascii")
     assert not cli.can_draw(None)
+
+
+def test_pieces_number() -> None:
+    assert [cli.pieces_number(text) for text in ("auto", "no", "7")] == ["auto", False, 7]
+    for text in ("0", "-1", "1.5", "yes", ""):
+        with pytest.raises(argparse.ArgumentTypeError):
+            cli.pieces_number(text)
 
 
 def test_rows_number() -> None:

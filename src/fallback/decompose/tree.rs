@@ -48,11 +48,7 @@ pub(super) fn same(one: &Value, other: &Value) -> bool {
 /// Visits `value` and all below it, parents first; what `visit` says no to is not entered.
 pub(super) fn walk<'a>(value: &'a Value, visit: &mut dyn FnMut(&'a Value) -> bool) {
     match value {
-        Value::Object(map) => {
-            if visit(value) {
-                map.values().for_each(|child| walk(child, visit));
-            }
-        }
+        Value::Object(map) if visit(value) => map.values().for_each(|child| walk(child, visit)),
         Value::Array(items) => items.iter().for_each(|item| walk(item, visit)),
         _ => {}
     }
