@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::classify::Failure;
+use super::decompose;
 use super::decompose::functions::{Functions, State, names};
 use super::decompose::ungrouped::{Question, Ungrouped, ask_distinct, put, ungrouped};
 use super::decompose::{
@@ -33,6 +34,8 @@ const BUCKETS: u64 = 1 << BUCKET_BITS;
 const BUCKET_BITS: u32 = 10;
 /// How often all pieces are begun anew, each time twice as many.
 const RESTARTS: u32 = 4;
+/// DuckDB's name for the type of a bare NULL.
+const NO_TYPE: &str = "\"NULL\"";
 /// Rows that are looked at to learn how wide values are.
 const SAMPLE: u32 = 1000;
 
@@ -41,6 +44,9 @@ pub type Rows = Vec<Vec<Option<String>>>;
 
 /// The connection that the statement is for.
 pub trait Asks {
+    /// Runs a statement that takes something back, also when the query has been stopped.
+    fn clean(&mut self, sql: &str);
+
     /// Runs a statement of ours on it.
     ///
     /// # Errors
@@ -155,20 +161,31 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or(Value::Null);
     if tree["error"] != Value::Bool(false) {
-        let said = tree["error_message"].as_str().unwrap_or("nothing");
+        let said = tree["error_message"]
+            .as_str()
+            .unwrap_or("it is nested too deeply");
         return why_not(format!("DuckDB does not give its parse of it: {said}"));
     }
     if tree["statements"].as_array().is_none_or(|all| all.len() != 1) {
         return why_not("it is more than one statement");
     }
+    if query.to_ascii_lowercase().contains("duckward_") {
+        return why_not("it uses a name that begins with duckward_, as those of the pieces do");
+    }
     if has_parameters(&tree) {
         bind(asks, &mut tree)?;
+    } else {
+        let names = describe(asks, query)?;
+        decompose::name_items(&mut tree, &names);
     }
     expand_views(asks, &mut tree)?;
-    let called: Vec<String> = names(&tree).iter().map(|name| quoted(name)).collect();
-    let known = if called.is_empty() {
-        Rows::new()
-    } else {
+    let called: Vec<String> = names(&tree)
+        .iter()
+        .map(String::as_str)
+        .chain(["hash"])
+        .map(quoted)
+        .collect();
+    let known = {
         asks.rows(&format!(
             "SELECT DISTINCT function_name, function_type, stability FROM duckdb_functions() \
              WHERE function_name IN ({})",
@@ -176,6 +193,10 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
         ))?
     };
     let functions = Functions::from_rows(&known);
+    if functions.is_macro("hash") {
+        return why_not("there is a macro called hash, which the pieces would be cut by");
+    }
+    decompose::spell_floats(&mut tree);
     ungroup(asks, &mut tree, &functions)?;
     let before = sql[..range.start].to_owned();
     Ok(Parsed {
@@ -478,7 +499,8 @@ pub fn explain(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
 /// Why it cannot be cut, the engine's, or duckward's own.
 pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Result<Prepared, Fault> {
     refuse_objects(asks, parsed)?;
-    let fixed = !options.in_transaction && is_fixed(asks)?;
+    // Only within a transaction is now() the same in all pieces.
+    let fixed = !options.in_transaction && !parsed.functions.has_times() && is_fixed(asks)?;
     let mut times = 1;
     for restart in 0.. {
         let mut run = Run {
@@ -511,27 +533,38 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
     why_not("it was begun too often")
 }
 
-/// A name that is neither a table, a view nor a file stands for an object of the host program, which may be another one by
-/// now, or be readable once only.
+/// A name that is neither a table nor a file stands for an object of the host program, which may be another one by now, or
+/// be readable once only; or for a view that was not looked into.
 fn refuse_objects(asks: &mut dyn Asks, parsed: &Parsed) -> Result<(), Fault> {
     let local = ctes(&parsed.tree);
-    let unknown: Vec<String> = tables(&parsed.tree)
-        .into_iter()
-        .filter(|name| !local.contains(name) && !name.contains(['.', '/', '*']))
-        .collect();
-    if unknown.is_empty() {
+    let bare = tables(&parsed.tree);
+    let named = decompose::all_tables(&parsed.tree);
+    if named.is_empty() {
         return Ok(());
     }
     let rows = asks.rows(
-        "SELECT lower(table_name) FROM duckdb_tables() UNION ALL SELECT lower(view_name) FROM duckdb_views()",
+        "SELECT lower(table_name), 'table' FROM duckdb_tables() UNION ALL SELECT lower(view_name), \
+         CASE WHEN sql LIKE '%pandas_scan(%' THEN 'frame' ELSE 'view' END FROM duckdb_views() WHERE NOT internal",
     )?;
-    let known: BTreeSet<&str> = rows.iter().filter_map(|row| row.first()?.as_deref()).collect();
-    match unknown.iter().find(|name| !known.contains(name.as_str())) {
-        None => Ok(()),
-        Some(name) => why_not(format!(
-            "it reads {name}, an object of the program that may be another one by now: register() it, or put it into a table"
-        )),
+    let is = |name: &str, kind: &str| {
+        rows.iter()
+            .any(|row| matches!(row.as_slice(), [Some(known), Some(what)] if known == name && what == kind))
+    };
+    for name in named {
+        let is_local = local.contains(&name);
+        if is(&name, "view") && !is_local {
+            return why_not(format!(
+                "it reads {name}, a view that is not looked into or an object that may be readable once only: put it into a table"
+            ));
+        }
+        let known = is_local || is(&name, "table") || is(&name, "frame") || name.contains(['.', '/', '*']);
+        if !known && bare.contains(&name) {
+            return why_not(format!(
+                "it reads {name}, an object of the program that may be another one by now: register() it, or put it into a table"
+            ));
+        }
     }
+    Ok(())
 }
 
 /// Whether nobody can change what is read while the pieces run.
@@ -572,6 +605,7 @@ struct Run<'a> {
 struct Described {
     text: String,
     names: Vec<String>,
+    types: Vec<String>,
     /// All columns of a piece, visible and hidden.
     columns: Vec<String>,
     keys: Vec<String>,
@@ -751,6 +785,23 @@ impl Run<'_> {
         ))
     }
 
+    /// The types of a query's columns, where a table can have them.
+    fn storable(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
+        let types = self.types(sql)?;
+        for kind in &types {
+            let unnamed = kind.starts_with("STRUCT(")
+                && !kind["STRUCT(".len()..].trim_start().starts_with('"')
+                && kind["STRUCT(".len()..]
+                    .split([',', ')'])
+                    .next()
+                    .is_some_and(|field| !field.trim().contains(' '));
+            if unnamed || (kind != NO_TYPE && kind.contains(NO_TYPE)) {
+                return why_not(format!("it has a column of type {kind}, which no table can have"));
+            }
+        }
+        Ok(types)
+    }
+
     fn types(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
         let rows = self.asks.rows(&format!("DESCRIBE {sql}"))?;
         Ok(rows
@@ -777,8 +828,7 @@ impl Run<'_> {
 
     fn give_up(&mut self) {
         for statement in self.undo() {
-            // What failed before is what counts; a table that stays is dropped with the session.
-            let _ = self.asks.rows(&statement);
+            self.asks.clean(&statement);
         }
     }
 
@@ -795,13 +845,31 @@ impl Run<'_> {
     }
 
     /// A query that gives what is in the temporary table, under its own names.
-    fn reading(&mut self, table: &str, names: &[String], condition: &str) -> Result<Value, Fault> {
+    fn reading(
+        &mut self,
+        table: &str,
+        names: &[String],
+        types: &[String],
+        condition: &str,
+    ) -> Result<Value, Fault> {
         let items: Vec<String> = names
             .iter()
             .enumerate()
-            .map(|(index, name)| format!("c{index} AS {}", quoted_name(name)))
+            .map(|(index, name)| {
+                // A table has no column of that type; before 2.0 it is stored as an INTEGER.
+                let untyped = types.get(index).is_some_and(|kind| kind == NO_TYPE);
+                let value = if untyped {
+                    "NULL".to_owned()
+                } else {
+                    format!("duckward_c{index}")
+                };
+                format!("{value} AS {}", quoted_name(name))
+            })
             .collect();
-        let sql = format!("SELECT {} FROM temp.main.{table}{condition}", items.join(", "));
+        let sql = format!(
+            "SELECT {} FROM temp.main.{table} AS duckward_q{condition}",
+            items.join(", ")
+        );
         node_of(self.asks, &sql)
     }
 
@@ -812,13 +880,14 @@ impl Run<'_> {
         };
         let text = self.text(&statement)?;
         let names = self.describe(&text)?;
-        let columns = numbered("c", names.len()).join(", ");
+        let types = self.storable(&text)?;
+        let columns = numbered("duckward_c", names.len()).join(", ");
         let table = self.table();
         let _ = self.asks.rows(&format!(
             "CREATE TEMP TABLE {table} AS SELECT {columns} FROM ({text}) AS duckward_q({columns})"
         ))?;
         self.made.push(table.clone());
-        self.reading(&table, &names, "")
+        self.reading(&table, &names, &types, "")
     }
 
     /// Computes the query at `pointer` in pieces.
@@ -899,10 +968,10 @@ impl Run<'_> {
         {
             self.prove(&table, &cut, &described, counts)?;
         }
-        let condition = cut
-            .having
-            .map_or_else(String::new, |index| format!(" WHERE h{index}"));
-        let mut reading = self.reading(&table, &described.names, &condition)?;
+        let condition = cut.having.map_or_else(String::new, |index| {
+            format!(" WHERE duckward_q.duckward_h{index}")
+        });
+        let mut reading = self.reading(&table, &described.names, &described.types, &condition)?;
         reading["modifiers"] = Value::Array(cut.modifiers.clone());
         Ok(reading)
     }
@@ -914,16 +983,18 @@ impl Run<'_> {
             return why_not("DuckDB describes it with fewer columns than it has");
         };
         names.truncate(visible);
-        let mut columns = numbered("c", visible);
-        columns.extend(numbered("h", cut.hidden));
+        let types = self.storable(&text)?;
+        let mut columns = numbered("duckward_c", visible);
+        columns.extend(numbered("duckward_h", cut.hidden));
         let keys = if cut.keys.is_empty() {
-            numbered("c", visible)
+            numbered("duckward_c", visible)
         } else {
             cut.keys.iter().map(|key| key.name()).collect()
         };
         Ok(Described {
             text,
             names,
+            types,
             columns,
             keys,
         })
@@ -1122,9 +1193,10 @@ impl Run<'_> {
 
     /// The rows that went into the pieces are the rows there were, bucket by bucket.
     fn prove(&mut self, table: &str, cut: &Cut, described: &Described, counts: &[u64]) -> Result<(), Fault> {
-        let counted = cut
-            .rows
-            .map_or_else(|| "count(*)".to_owned(), |index| format!("sum(h{index})"));
+        let counted = cut.rows.map_or_else(
+            || "count(*)".to_owned(),
+            |index| format!("sum(duckward_h{index})"),
+        );
         let rows = self.asks.rows(&format!(
             "SELECT (hash({}) >> {})::VARCHAR AS b, ({counted})::HUGEINT::VARCHAR FROM temp.main.{table} GROUP BY b",
             described.keys.join(", "),

@@ -24,6 +24,10 @@ impl Plan {
         let mut at = &self.0;
         loop {
             let name = name(at);
+            if name.contains("EMPTY") {
+                // What is filtered was a constant.
+                return false;
+            }
             if ["GROUP_BY", "AGGREGATE", "WINDOW", "UNION"]
                 .iter()
                 .any(|kind| name.contains(kind))

@@ -98,6 +98,10 @@ pub fn query_of(sql: &str) -> Option<Range<usize>> {
         (from..end).find(|index| all[*index].2 == 0 && wanted(*index))
     };
     let part = |from: usize, to: usize| (from < to).then(|| all[from].1.start..all[to - 1].1.end);
+    let opens = |index: usize| {
+        all.get(index)
+            .is_some_and(|(_, range, _)| &sql[range.clone()] == "(")
+    };
     let begins_query = |index: usize| is(index, "select") || is(index, "with") || is(index, "from");
     if begins_query(0)
         || all
@@ -107,7 +111,8 @@ pub fn query_of(sql: &str) -> Option<Range<usize>> {
         return part(0, end);
     }
     if is(0, "insert") {
-        let from = outside(1, &begins_query)?;
+        let bracketed = |index: usize| opens(index) && (begins_query(index + 1) || opens(index + 1));
+        let from = outside(1, &|index| begins_query(index) || bracketed(index))?;
         let to = outside(from, &|index| {
             is(index, "returning") || (is(index, "on") && is(index + 1, "conflict"))
         });
@@ -116,7 +121,8 @@ pub fn query_of(sql: &str) -> Option<Range<usize>> {
     if is(0, "create") {
         let from = outside(1, &|index| is(index, "as"))? + 1;
         let to = outside(from, &|index| {
-            is(index, "with") && (is(index + 1, "no") || is(index + 1, "data"))
+            let no = usize::from(is(index + 1, "no"));
+            is(index, "with") && is(index + no + 1, "data") && index + no + 2 == end
         });
         let is_table = (1..from).any(|index| is(index, "table"));
         let is_other = (1..from).any(|index| {
@@ -214,6 +220,11 @@ mod tests {
             ),
             ("copy t to 'x'", None),
             ("create view v as select 1", None),
+            ("insert into t (select 1)", Some("(select 1)")),
+            (
+                "create table x as with data as (select 1) select * from data",
+                Some("with data as (select 1) select * from data"),
+            ),
             ("insert into t values (1)", None),
             ("select 1; select 2", None),
             ("update t set a = 1", None),

@@ -66,10 +66,17 @@ where
     fn in_transaction(&mut self) -> bool {
         Python::attach(|py| {
             let con = self.con.bind(py);
-            // A transaction cannot begin inside another; one that begins is given back.
-            match con.call_method0(intern!(py, "begin")) {
-                Ok(_) => con.call_method0(intern!(py, "rollback")).is_err(),
-                Err(_) => true,
+            // Within a transaction it is the same each time, outside each statement has its own. One that is aborted says so.
+            let number = || -> PyResult<String> {
+                con.call_method1(intern!(py, "execute"), ("SELECT txid_current()::VARCHAR",))?;
+                con.call_method0(intern!(py, "fetchall"))?
+                    .get_item(0)?
+                    .get_item(0)?
+                    .extract()
+            };
+            match (number(), number()) {
+                (Ok(one), Ok(other)) => one == other,
+                _ => true,
             }
         })
     }

@@ -240,6 +240,11 @@ impl PyWard {
         kind: Kind,
         params: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Answer> {
+        let mut statement = statement;
+        if kind == Kind::Described {
+            // Its rows are read later, when the tables of its pieces would be gone.
+            statement.cutting = Cutting::Never;
+        }
         let py = slf.py();
         let core = Arc::clone(&slf.get().core);
         if kind == Kind::Commit {

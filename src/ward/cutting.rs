@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::explain::{Explanation, Learned};
 use super::{AttemptError, Begun, Cutting, Failed, Host, Job, Report, Run, Ward, busy, was_answered};
 use crate::clock::Moment;
+use crate::engine::Class;
 use crate::engine::EngineError;
 use crate::engine::host::{Active, Connection, Stop};
 use crate::error::{Error, ErrorKind};
@@ -19,6 +20,9 @@ use crate::fallback::ladder::{Rung, kind_of};
 use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rows};
 use crate::fallback::text::words;
 use crate::units::Bytes;
+
+/// How often a statement that takes something back is tried.
+const CLEANING: usize = 20;
 
 /// What is known of a job's pieces.
 #[derive(Debug)]
@@ -68,6 +72,21 @@ impl<'a> Plans<'a> {
         } else {
             vec![Rung::AsIs, Rung::Degraded]
         }
+    }
+
+    /// It does not run in pieces after all, and why. What is returned is never told: the rung to begin on is noted.
+    fn not_in_pieces(&mut self, run: &mut Run<'_>, why: String) -> AttemptError {
+        run.report.why_not = Some(why);
+        run.report.pieces.clear();
+        self.parsed = None;
+        self.looked = true;
+        self.cutting = Cutting::Never;
+        self.instead = Some(if run.report.attempts.is_empty() {
+            Rung::AsIs
+        } else {
+            Rung::Degraded
+        });
+        AttemptError::Own(Error::new(ErrorKind::Internal, "begun anew, not in pieces"))
     }
 
     /// Whether it is worth looking at the plan before the first attempt.
@@ -204,6 +223,10 @@ impl<T> Asks for Asking<'_, '_, T> {
         self.host.ask(sql)
     }
 
+    fn clean(&mut self, sql: &str) {
+        clean(self.host, sql);
+    }
+
     fn parameters(&mut self) -> Result<Option<Vec<(String, String)>>, EngineError> {
         self.host.parameters()
     }
@@ -234,6 +257,23 @@ impl<T> Asks for Asking<'_, '_, T> {
 
     fn elapsed(&self) -> Duration {
         self.ward.guardian.clock().now().since(self.began)
+    }
+}
+
+/// DuckDB refused what was made of a statement. Whether the statement itself is wrong shows when it runs as it is.
+fn not_taken(error: &EngineError) -> String {
+    let said = error.message.lines().next().unwrap_or("");
+    format!("DuckDB refused what was made of it: {said}")
+}
+
+/// Runs a statement that takes something back. An interrupt that is sent again and again may hit it, too.
+fn clean<T>(host: &mut dyn Host<T>, sql: &str) {
+    for _ in 0..CLEANING {
+        match host.ask(sql) {
+            Err(error) if error.class == Class::Interrupt => {}
+            // What failed before is what counts; a table that stays goes with the session.
+            _ => return,
+        }
     }
 }
 
@@ -360,7 +400,12 @@ impl Ward {
         rung: Rung,
     ) -> Result<T, AttemptError> {
         let began = self.guardian.clock().now();
-        if rung == Rung::AsIs && plans.is_suspect() && self.is_too_much(host, plans, run, connection) {
+        // Within a transaction of the user's a question that fails would end it.
+        if rung == Rung::AsIs
+            && plans.is_suspect()
+            && !host.in_transaction()
+            && self.is_too_much(host, plans, run, connection)
+        {
             plans.instead = Some(Rung::Pieces);
             return Err(AttemptError::Own(Error::new(
                 ErrorKind::Internal,
@@ -402,39 +447,39 @@ impl Ward {
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(Fault::WhyNot(WhyNot(why))) if !matches!(plans.cutting, Cutting::Into(_)) => {
-                run.report.why_not = Some(why);
-                plans.parsed = None;
-                plans.looked = true;
-                plans.instead = Some(if run.report.attempts.is_empty() {
-                    Rung::AsIs
-                } else {
-                    Rung::Degraded
-                });
-                return Err(AttemptError::Own(Error::new(
-                    ErrorKind::Internal,
-                    "begun anew, not in pieces",
-                )));
+                return Err(plans.not_in_pieces(run, why));
+            }
+            Err(Fault::Engine(error)) if error.class == Class::Statement && !in_transaction => {
+                return Err(plans.not_in_pieces(run, not_taken(&error)));
             }
             Err(error) => return Err(own(error)),
         };
-        let result = host.attempt(rung, Some(&prepared.sql));
-        let ending = if result.is_ok() {
-            &prepared.finish
-        } else {
-            &prepared.abandon
-        };
-        for statement in ending {
-            if let Err(error) = host.ask(statement)
-                && result.is_ok()
-            {
-                for statement in &prepared.abandon {
-                    // What failed before is what counts.
-                    let _ = host.ask(statement);
+        match host.attempt(rung, Some(&prepared.sql)) {
+            Ok(value) => {
+                for statement in &prepared.finish {
+                    if let Err(error) = host.ask(statement) {
+                        prepared
+                            .abandon
+                            .iter()
+                            .for_each(|statement| clean(host, statement));
+                        return Err(AttemptError::Engine(error));
+                    }
                 }
-                return Err(AttemptError::Engine(error));
+                Ok(value)
+            }
+            Err(error) => {
+                prepared
+                    .abandon
+                    .iter()
+                    .for_each(|statement| clean(host, statement));
+                match error {
+                    AttemptError::Engine(error) if error.class == Class::Statement && !in_transaction => {
+                        Err(plans.not_in_pieces(run, not_taken(&error)))
+                    }
+                    error => Err(error),
+                }
             }
         }
-        result
     }
 
     fn prepare<T>(

@@ -57,6 +57,7 @@ const KEPT: [(&str, State); 26] = [
 pub struct Functions {
     kinds: BTreeMap<String, BTreeSet<String>>,
     volatile: BTreeSet<String>,
+    times: bool,
 }
 
 impl Functions {
@@ -71,6 +72,7 @@ impl Functions {
             if stability.as_deref() == Some("VOLATILE") {
                 functions.volatile.insert(name.clone());
             }
+            functions.times |= stability.as_deref() == Some("CONSISTENT_WITHIN_QUERY");
             functions.kinds.entry(name).or_default().insert(kind.clone());
         }
         functions
@@ -78,6 +80,11 @@ impl Functions {
 
     fn is(&self, name: &str, kind: &str) -> bool {
         self.kinds.get(name).is_some_and(|kinds| kinds.contains(kind))
+    }
+
+    /// Whether one of them gives the time of the transaction, or the like.
+    pub fn has_times(&self) -> bool {
+        self.times
     }
 
     /// Whether `name` is an aggregate.

@@ -77,8 +77,8 @@ impl Position {
     /// The column's name in a piece.
     pub fn name(self) -> String {
         match self {
-            Position::Visible(index) => format!("c{index}"),
-            Position::Hidden(index) => format!("h{index}"),
+            Position::Visible(index) => format!("duckward_c{index}"),
+            Position::Hidden(index) => format!("duckward_h{index}"),
         }
     }
 }
@@ -123,6 +123,7 @@ pub struct Cut {
 /// Why nothing can be.
 pub fn targets(statement: &Value, functions: &Functions, want: Want) -> Result<Vec<Target>, WhyNot> {
     refuse_unstable(statement, functions)?;
+    refuse_shadows(statement)?;
     let root = "/statements/0/node";
     let node = statement
         .pointer(root)
@@ -161,12 +162,54 @@ fn refuse_unstable(statement: &Value, functions: &Functions) -> Result<(), WhyNo
             why = Some(
                 "a subquery in an expression has a LIMIT, which may choose other rows each time".to_owned(),
             );
+        } else if let Some(what) = of_catalog(node) {
+            why = Some(format!(
+                "it reads {what}, where the tables of the pieces would show"
+            ));
+        } else if name == "query" || name == "query_table" {
+            why = Some(format!("it calls {name}(), in which anything may be"));
+        } else if text(node, "type") == "RECURSIVE_CTE_NODE" {
+            why = Some("a recursive common table expression is not looked into".to_owned());
         } else if text(node, "type") == "CTE_NODE" {
             why = Some("a common table expression stands where it is not looked into".to_owned());
         }
         why.is_none()
     });
     why.map_or(Ok(()), |why| Err(WhyNot(why)))
+}
+
+/// What a node reads of the catalog, if it does.
+fn of_catalog(node: &Value) -> Option<&str> {
+    ["function_name", "table_name", "schema_name"]
+        .into_iter()
+        .map(|member| text(node, member))
+        .find(|name| {
+            let name = name.to_ascii_lowercase();
+            ["duckdb_", "pragma_", "pg_", "sqlite_", "information_schema"]
+                .iter()
+                .any(|begin| name.starts_with(begin))
+        })
+}
+
+/// Two common table expressions of one name cannot be told apart once they stand side by side.
+fn refuse_shadows(statement: &Value) -> Result<(), WhyNot> {
+    let mut names = BTreeSet::new();
+    let mut twice = None;
+    walk(statement, &mut |part| {
+        for entry in list(&part["cte_map"], "map") {
+            let name = text(entry, "key").to_ascii_lowercase();
+            if !names.insert(name.clone()) {
+                twice = Some(name);
+            }
+        }
+        true
+    });
+    match twice {
+        None => Ok(()),
+        Some(name) => Err(WhyNot(format!(
+            "two common table expressions of it are called {name}"
+        ))),
+    }
 }
 
 fn has_modifier(query: &Value, kind: &str) -> bool {
@@ -357,6 +400,15 @@ fn kept_calls<'a>(node: &'a Value, functions: &Functions) -> Vec<(&'a Value, Sta
 }
 
 fn can_be_cut(node: &Value, functions: &Functions, want: Want) -> bool {
+    let mut unnests = false;
+    own(node, &mut |part| {
+        unnests |= function(part).is_some_and(|name| name == "unnest" || name == "unlist");
+        !unnests
+    });
+    if unnests {
+        // One row of it is several, so its rows do not count what went in.
+        return false;
+    }
     match text(node, "type") {
         "SELECT_NODE" if is_aggregate(node, functions) => {
             let keys = group_keys(node, functions, None).is_ok_and(|keys| !keys.is_empty());
@@ -386,9 +438,13 @@ fn partition_keys(node: &Value) -> Vec<Value> {
     let mut common: Option<Vec<Value>> = None;
     own(node, &mut |part| {
         if text(part, "class") == "WINDOW" {
-            let mine = list(part, "partitions");
+            let mine: Vec<Value> = list(part, "partitions")
+                .iter()
+                .filter(|key| text(key, "class") != "CONSTANT")
+                .cloned()
+                .collect();
             common = Some(match common.take() {
-                None => mine.to_vec(),
+                None => mine,
                 Some(keys) => keys
                     .into_iter()
                     .filter(|key| mine.iter().any(|other| same(key, other)))
@@ -423,7 +479,8 @@ impl Names<'_> {
     fn resolve(&self, expression: &Value) -> Value {
         let mut resolved = expression.clone();
         change(&mut resolved, &mut |part| {
-            if is_query(part) {
+            // The parameters of a lambda are names, too.
+            if is_query(part) || text(part, "class") == "LAMBDA" {
                 return false;
             }
             let meant = bare_name(part).and_then(|name| self.is_alias(name)).cloned();
@@ -461,6 +518,7 @@ fn group_keys(
                 });
                 !aggregates
             })
+            .filter(|item| text(item, "class") != "CONSTANT")
             .map(|item| named(item, ""))
             .collect();
         return Ok(keys);
@@ -476,6 +534,26 @@ fn group_keys(
                 .collect()
         })
         .collect();
+    let last_name = |expression: &Value| {
+        list(expression, "column_names")
+            .last()
+            .and_then(Value::as_str)
+            .map(str::to_ascii_lowercase)
+    };
+    let mut seen = BTreeSet::new();
+    let repeated = expressions
+        .iter()
+        .any(|expression| last_name(expression).is_some_and(|name| !seen.insert(name)));
+    if sets.len() > 1
+        && (repeated
+            || expressions
+                .iter()
+                .any(|expression| last_name(expression).is_none()))
+    {
+        return Err(WhyNot::of(
+            "its grouping sets may have one column under two names",
+        ));
+    }
     expressions
         .iter()
         .enumerate()
@@ -490,6 +568,8 @@ fn group_keys(
             }
             None => Ok(named(&names.resolve(expression), "")),
         })
+        // A constant has one hash, so it cuts nothing.
+        .filter(|key| key.as_ref().map_or(true, |key| text(key, "class") != "CONSTANT"))
         .collect()
 }
 
@@ -641,6 +721,61 @@ pub fn put_views(statement: &mut Value, queries: &BTreeMap<String, Value>) -> BT
     inside
 }
 
+/// All tables that are named in `value`, with a schema or without, in small letters.
+pub fn all_tables(value: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    walk(value, &mut |part| {
+        if text(part, "type") == "BASE_TABLE" {
+            names.insert(text(part, "table_name").to_ascii_lowercase());
+        }
+        true
+    });
+    names
+}
+
+/// Writes numbers of floating point so that they are read again as such: before 2.0 DuckDB prints 1e-1 as 0.1, a DECIMAL.
+pub fn spell_floats(statement: &mut Value) {
+    change(statement, &mut |node| {
+        if text(node, "class") != "CONSTANT" {
+            return true;
+        }
+        let Some(value) = node
+            .get("value")
+            .filter(|value| value.get("is_null") == Some(&Value::Bool(false)))
+        else {
+            return false;
+        };
+        let kind = value.get("type").map_or("", |kind| text(kind, "id"));
+        if (kind == "DOUBLE" || kind == "FLOAT")
+            && let Some(number) = value.get("value").and_then(Value::as_f64)
+        {
+            let written = json!({"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "",
+                "value": {"type": {"id": "VARCHAR", "type_info": null}, "is_null": false, "value": format!("{number:?}")}});
+            *node = json!({"class": "CAST", "type": "OPERATOR_CAST", "alias": text(node, "alias"), "child": written,
+                "cast_type": {"id": kind, "type_info": null}, "try_cast": false});
+        }
+        false
+    });
+}
+
+/// Names the items of the outermost list as DuckDB names them now: what they are computed from will be another text.
+pub fn name_items(statement: &mut Value, names: &[String]) {
+    let Some(items) = statement
+        .pointer_mut("/statements/0/node/select_list")
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
+    if items.len() != names.len() || items.iter().any(is_star) {
+        return;
+    }
+    for (item, name) in items.iter_mut().zip(names) {
+        if text(item, "alias").is_empty() && text(item, "class") != "COLUMN_REF" {
+            *item = named(item, name);
+        }
+    }
+}
+
 /// The names of all common table expressions of a statement, in small letters.
 pub fn ctes(statement: &Value) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
@@ -691,7 +826,7 @@ pub fn cut(
         .pointer(pointer)
         .ok_or_else(|| WhyNot::of("the query is not where it was"))?;
     if text(node, "type") != "SELECT_NODE" || (is_distinct(node) && !is_aggregate(node, functions)) {
-        return Ok(cut_rows(root, pointer, node));
+        return Ok(cut_rows(root, pointer, node, columns));
     }
     let items = list(node, "select_list").to_vec();
     let names = Names {
@@ -724,8 +859,11 @@ pub fn cut(
             visible.map_or_else(|| Position::Hidden(hidden.add(key)), Position::Visible)
         })
         .collect();
-    let modifiers = rewrite_modifiers(node, &names, &mut hidden);
-    let having = given(node, "having").map(|having| hidden.add(&names.resolve(having)));
+    let modifiers = rewrite_modifiers(list(node, "modifiers"), &names, &mut hidden, false);
+    // Where it can be, HAVING waits until all rows are counted.
+    let having = given(node, "having")
+        .filter(|having| having_can_wait(node, having, &names, functions))
+        .map(|having| hidden.add(having));
     let count = json!({"class": "FUNCTION", "type": "FUNCTION", "alias": "", "function_name": "count_star",
         "schema": "", "catalog": "", "filter": null, "order_bys": {"type": "ORDER_MODIFIER", "orders": []},
         "distinct": false, "is_operator": false, "export_state": false, "children": [], "arguments": [],
@@ -733,7 +871,15 @@ pub fn cut(
     let rows = aggregates.then(|| hidden.add(&count));
     let hidden = hidden.count;
     body["select_list"] = Value::Array(all_items);
-    body["having"] = Value::Null;
+    if having.is_some() {
+        body["having"] = Value::Null;
+    }
+    if text(node, "aggregate_handling") == "FORCE_AGGREGATES" {
+        // Written out, or the hidden columns would be keys, too.
+        body["aggregate_handling"] = Value::from("STANDARD_HANDLING");
+        body["group_sets"] = json!([(0..keys.len()).collect::<Vec<_>>()]);
+        body["group_expressions"] = json!(keys);
+    }
     body["modifiers"] = json!([]);
     let selecting = |expressions: &[Value]| {
         let mut bare = skeleton(root, pointer, node);
@@ -771,7 +917,9 @@ pub fn cut(
         keys: positions,
         source: Some(selecting(&keys)),
         rows,
-        counted: if aggregates {
+        counted: if given(node, "having").is_some() && having.is_none() {
+            0
+        } else if aggregates {
             list(node, "group_sets").len().max(1) as u64
         } else {
             u64::from(given(node, "qualify").is_none())
@@ -782,14 +930,44 @@ pub fn cut(
     })
 }
 
+/// Whether HAVING may be looked at after all groups were computed: only where nothing that is computed for a group can fail,
+/// and no name in it may be an alias.
+fn having_can_wait(node: &Value, having: &Value, names: &Names<'_>, functions: &Functions) -> bool {
+    let mut aliases = false;
+    walk(having, &mut |part| {
+        aliases |= bare_name(part).is_some_and(|name| {
+            names
+                .items
+                .iter()
+                .any(|item| text(item, "alias").eq_ignore_ascii_case(name))
+        });
+        !aliases
+    });
+    let harmless = |item: &Value| {
+        matches!(text(item, "class"), "COLUMN_REF" | "CONSTANT")
+            || function(item).is_some_and(|name| functions.is_aggregate(&name))
+    };
+    !aliases
+        && text(node, "aggregate_handling") != "FORCE_AGGREGATES"
+        && list(node, "select_list").iter().all(harmless)
+}
+
 /// A DISTINCT or a set operation: its keys are all its columns.
-fn cut_rows(root: &Value, pointer: &str, node: &Value) -> Cut {
+fn cut_rows(root: &Value, pointer: &str, node: &Value, columns: Option<&BTreeSet<String>>) -> Cut {
     let mut body = node.clone();
     let (inside, outside): (Vec<Value>, Vec<Value>) = list(node, "modifiers")
         .iter()
         .cloned()
         .partition(|modifier| text(modifier, "type").starts_with("DISTINCT"));
     body["modifiers"] = Value::Array(inside);
+    let items = list(node, "select_list");
+    let names = Names { items, columns };
+    let mut none = Vec::new();
+    let mut hidden = Hidden {
+        items: &mut none,
+        count: 0,
+    };
+    let outside = rewrite_modifiers(&outside, &names, &mut hidden, true);
     Cut {
         body: statement(&with_scope(root, pointer, body)),
         hidden: 0,
@@ -804,12 +982,14 @@ fn cut_rows(root: &Value, pointer: &str, node: &Value) -> Cut {
 }
 
 /// DISTINCT, ORDER BY and LIMIT in terms of the columns of the pieces; what they need besides becomes a hidden column.
-fn rewrite_modifiers(node: &Value, names: &Names<'_>, hidden: &mut Hidden<'_>) -> Vec<Value> {
-    let mut modifiers = list(node, "modifiers").to_vec();
-    let by_alias = Names {
-        items: names.items,
-        columns: None,
-    };
+/// With `fixed` there are no hidden columns: what is not in the list stays as it is.
+fn rewrite_modifiers(
+    modifiers: &[Value],
+    names: &Names<'_>,
+    hidden: &mut Hidden<'_>,
+    fixed: bool,
+) -> Vec<Value> {
+    let mut modifiers = modifiers.to_vec();
     let mut place = |expression: &mut Value| {
         let given_name = bare_name(expression).is_some_and(|name| {
             names.items.iter().any(|item| {
@@ -828,12 +1008,13 @@ fn rewrite_modifiers(node: &Value, names: &Names<'_>, hidden: &mut Hidden<'_>) -
         if integer(expression).is_some() || given_name || is_star(expression) {
             return;
         }
-        // In ORDER BY a name is first of all one of the list.
-        let meant = by_alias.resolve(expression);
+        // A name that stands alone is first of all one of the list; inside of an expression it is a column.
+        let meant = names.resolve(expression);
         let known = names.items.iter().any(is_star);
         let at = names.items.iter().position(|item| !known && same(item, &meant));
         *expression = match at {
             Some(at) => column(&Position::Visible(at).name()),
+            None if fixed => expression.clone(),
             None => column(&Position::Hidden(hidden.add(&meant)).name()),
         };
     };
