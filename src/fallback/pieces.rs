@@ -375,6 +375,10 @@ fn asked(
 }
 
 /// A SELECT of one expression.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "json! unwraps, and what it is given here always has a form in JSON"
+)]
 fn statement_of(expression: &Value) -> Value {
     let mut node = serde_json::json!({"type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []},
         "from_table": {"type": "EMPTY", "alias": "", "sample": null}, "where_clause": null, "group_expressions": [],
@@ -457,7 +461,7 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Opt
 /// A query of a statement that would be computed beforehand, as DuckDB's plan estimates it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
-    /// Its text, as DuckDB prints its own parse of it.
+    /// Its text, as DuckDB prints it, with the queries of views and the values of parameters in their places.
     pub sql: String,
     /// What it is cut by, as text; nothing when it is computed at once.
     pub keys: Vec<String>,

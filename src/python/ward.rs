@@ -351,13 +351,14 @@ impl PyWard {
         if let Some(open) = seat.slot.open() {
             open.detach(py)?;
         }
-        let statements = this.parse(&seat, sql, Priority::Normal, cutting)?;
-        let [(object, statement, kind)] = statements.as_slice() else {
+        let mut statements = this.parse(&seat, sql, Priority::Normal, cutting)?;
+        let [(object, statement, kind)] = statements.as_mut_slice() else {
             let count = statements.len();
             let message =
                 format!("the text has {count} statements, and one is explained at a time: give one of them");
             return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
         };
+        statement.params = params.map(|params| Arc::new(params.clone().unbind()));
         this.check(py, &seat, object, statement, *kind, params)?;
         match explain(py, &this.core, &seat, statement) {
             Ok(explanation) => Ok(PyExplanation::new(explanation)),

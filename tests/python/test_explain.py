@@ -193,6 +193,10 @@ def test_in_a_transaction(ward: duckward.Ward, con: duckdb.DuckDBPyConnection) -
 def test_parameters_are_taken(ward: duckward.Ward, con: duckdb.DuckDBPyConnection) -> None:
     con.execute("create table t as select i % 10 as k, i as v from range(100) r(i)")
     assert ward.explain("select k from t where v = ?", [3]).rung == "as is"
+    told = ward.explain("select k, median(v) from t where v < ? group by k", [50])
+    assert told.can_be_cut
+    assert [query["keys"] for query in told.queries] == [["k"]]
+    assert "50" in told.queries[0]["sql"]
     assert ward.explain("insert into t values ($a, $b)", {"a": 1, "b": 2}).rung == "as is"
     assert con.execute("select count(*) from t").fetchall() == [(100,)]
 
