@@ -44,7 +44,7 @@ help: ## Says what there is
 
 # ---------------------------------------------------------------- what people run
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench fuzz
 demo: .venv/.ready ## The main job on real data: queries that plain DuckDB dies of, with and without duckward
 	$(BIN)/duckward demo $(DEMO_ARGS)
 
@@ -54,6 +54,13 @@ lint: lint-rust lint-python deny ## Format, lints, types, documentation, licence
 
 bench: .venv/.ready ## The figures that the README claims, measured
 	$(BIN)/python benches/run.py $(BENCH_ARGS)
+
+# Other statements each time; the seed is printed. For long: make fuzz FUZZ_COUNT=100000
+FUZZ_COUNT ?= 10000
+fuzz: $(foreach duckdb,$(DUCKDBS),$(venv-$(duckdb))/.ready) ## Random statements in pieces and at once, on every supported DuckDB: the answers must be the same
+	@seed=$$(date +%s); for bin in $(foreach duckdb,$(DUCKDBS),$(venv-$(duckdb))/bin); do \
+	    echo "$$bin --seed $$seed"; $$bin/python tests/python/pieces_fuzz.py --seed $$seed --count $(FUZZ_COUNT); \
+	done
 
 # ---------------------------------------------------------------- pieces of test
 

@@ -66,6 +66,9 @@ pub trait Asks {
     /// Takes note of how far it is.
     fn progress(&mut self, piece: &Piece, share: f64);
 
+    /// All pieces are begun anew; those that were noted do not count.
+    fn anew(&mut self);
+
     /// The time since some moment.
     fn elapsed(&self) -> Duration;
 }
@@ -128,8 +131,6 @@ fn why_not<T>(text: impl Into<String>) -> Result<T, Fault> {
 pub struct Prepared {
     /// What is run in its place.
     pub sql: String,
-    /// The pieces, in order.
-    pub pieces: Vec<Piece>,
     /// What ends it well, statement by statement.
     pub finish: Vec<String>,
     /// What ends it in any other case.
@@ -453,7 +454,6 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Opt
         fixed: true,
         began: false,
         made: Vec::new(),
-        done: Vec::new(),
     };
     run.foresee()
 }
@@ -489,7 +489,6 @@ pub fn explain(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
         fixed: true,
         began: false,
         made: Vec::new(),
-        done: Vec::new(),
     };
     targets(&parsed.tree, &parsed.functions, options.want)?
         .iter()
@@ -515,7 +514,6 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
             fixed,
             began: false,
             made: Vec::new(),
-            done: Vec::new(),
         };
         match run.all() {
             Ok(prepared) => return Ok(prepared),
@@ -527,6 +525,7 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
                     return Err(Fault::Engine(error));
                 }
                 times *= 2;
+                asks.anew();
             }
             Err(other) => {
                 run.give_up();
@@ -602,7 +601,6 @@ struct Run<'a> {
     began: bool,
     /// Temporary tables of ours.
     made: Vec<String>,
-    done: Vec<Piece>,
 }
 
 /// What is known of a cut once DuckDB has described it.
@@ -645,7 +643,6 @@ impl Run<'_> {
         }
         let prepared = Prepared {
             sql: format!("{}{query}{}", self.parsed.before, self.parsed.after),
-            pieces: std::mem::take(&mut self.done),
             abandon: self.undo(),
             finish,
         };
@@ -965,7 +962,6 @@ impl Run<'_> {
             };
             self.asks
                 .progress(&piece, done + share * so_far as f64 / total as f64);
-            self.done.push(piece);
         }
         if let Some(counts) = &counts
             && cut.counted > 0
@@ -987,7 +983,12 @@ impl Run<'_> {
             return why_not("DuckDB describes it with fewer columns than it has");
         };
         names.truncate(visible);
-        let types = self.storable(&text)?;
+        let mut types = self.storable(&text)?;
+        for index in &cut.nulls {
+            if let Some(kind) = types.get_mut(*index) {
+                NO_TYPE.clone_into(kind);
+            }
+        }
         let mut columns = numbered("duckward_c", visible);
         columns.extend(numbered("duckward_h", cut.hidden));
         let keys = if cut.keys.is_empty() {

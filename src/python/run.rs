@@ -24,6 +24,8 @@ struct PyHost<'a, F> {
     statement: &'a Statement,
     attempt: F,
     original: Option<PyErr>,
+    /// Whether DuckDB notices that a stream is read twice.
+    rereads: bool,
 }
 
 impl<T, F> Host<T> for PyHost<'_, F>
@@ -61,6 +63,10 @@ where
                 engine
             })
         })
+    }
+
+    fn reads_again(&mut self) -> bool {
+        self.rereads || self.plan().is_none_or(|plan| !plan.contains("ARROW_SCAN"))
     }
 
     fn in_transaction(&mut self) -> bool {
@@ -169,6 +175,7 @@ pub(super) fn run<T: Send>(
             statement,
             attempt,
             original: None,
+            rereads: seat.slot.streams_are_safe,
         };
         let outcome = core.run(&seat.slot.connection, &job, &mut host);
         (outcome, host.original)
@@ -221,6 +228,7 @@ pub(super) fn explain(
             statement,
             attempt: never,
             original: None,
+            rereads: seat.slot.streams_are_safe,
         };
         let outcome = core.explain(&seat.slot.connection, &job, &mut host);
         (outcome, host.original)

@@ -240,6 +240,7 @@ impl<T> Asks for Asking<'_, '_, T> {
         let failure = classify(error, stop);
         if stop == Some(Stop::Memory) {
             self.connection.forget_stop(self.run.query);
+            self.run.forgotten = stop;
         }
         failure
     }
@@ -253,6 +254,11 @@ impl<T> Asks for Asking<'_, '_, T> {
             rows: piece.rows,
             share,
         });
+    }
+
+    fn anew(&mut self) {
+        self.run.report.pieces.clear();
+        self.connection.reached(self.run.query, 0.0);
     }
 
     fn elapsed(&self) -> Duration {
@@ -363,6 +369,7 @@ impl Ward {
             report: Report::default(),
             failure: None,
             stop: None,
+            forgotten: None,
         };
         let mut asking = Asking {
             host,
@@ -400,6 +407,7 @@ impl Ward {
         rung: Rung,
     ) -> Result<T, AttemptError> {
         let began = self.guardian.clock().now();
+        run.forgotten = None;
         // Within a transaction of the user's a question that fails would end it.
         if rung == Rung::AsIs
             && plans.is_suspect()
@@ -558,8 +566,9 @@ impl Ward {
         run: &mut Run<'_>,
         connection: &Connection,
     ) {
-        if connection.active().and_then(|active| active.stop).is_some() {
+        if let Some((stop, _)) = connection.active().and_then(|active| active.stop) {
             connection.forget_stop(run.query);
+            run.forgotten = Some(stop);
         }
         let began = self.guardian.clock().now();
         let mut asking = Asking {

@@ -102,6 +102,12 @@ pub trait Host<T> {
     /// The engine's, typed.
     fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, EngineError>;
 
+    /// Whether what the statement reads is there once more. A stream that was consumed is not, and before 2.0 DuckDB reads it
+    /// as empty, without an error.
+    fn reads_again(&mut self) -> bool {
+        true
+    }
+
     /// The values of the statement's parameters as expressions of SQL, by name ("1", "2" where they have none); none where
     /// one of them cannot be written so.
     ///
@@ -386,6 +392,7 @@ impl Ward {
             },
             failure: None,
             stop: None,
+            forgotten: None,
         };
         if start != Rung::AsIs && start == ladder.rung() {
             run.report.why = was_answered(start);
@@ -490,7 +497,10 @@ impl Ward {
                 Err(error) => error,
             };
             let ended = begun.end();
-            run.stop = ended.and_then(|active| active.stop).map(|(stop, _)| stop);
+            run.stop = ended
+                .and_then(|active| active.stop)
+                .map(|(stop, _)| stop)
+                .or(run.forgotten.take());
             drop((degraded, ceiling));
             let error = match error {
                 AttemptError::Engine(error) => error,
@@ -505,7 +515,8 @@ impl Ward {
             // After a cancel it does not matter, and an engine that has not stopped yet would be waited for.
             let in_transaction = failure != Failure::Cancelled && host.in_transaction();
             let facts = Facts {
-                handed_out: false,
+                // A second attempt would be wrong as if some rows were gone already.
+                handed_out: failure != Failure::Cancelled && !in_transaction && !host.reads_again(),
                 in_transaction: in_transaction || !job.interruptible,
             };
             let patience = Patience {
@@ -729,6 +740,8 @@ struct Run<'a> {
     report: Report,
     failure: Option<Failure>,
     stop: Option<Stop>,
+    /// What stopped it before it was looked at, or began anew.
+    forgotten: Option<Stop>,
 }
 
 impl Run<'_> {

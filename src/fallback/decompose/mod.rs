@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use functions::{Functions, State};
 use tree::{
-    arguments, bare_name, change, column, cte_query, function, given, integer, is_query, is_star, list,
-    named, same, statement, text, walk,
+    arguments, bare_name, change, column, cte_query, function, given, integer, is_null, is_query, is_star,
+    list, named, same, statement, text, walk,
 };
 
 /// How the names of common table expressions of ours begin.
@@ -111,6 +111,8 @@ pub struct Cut {
     pub counted: u64,
     /// The hidden column with what HAVING says.
     pub having: Option<usize>,
+    /// The visible columns that are a bare NULL, which has no type that a table could keep.
+    pub nulls: BTreeSet<usize>,
     /// DISTINCT, ORDER BY and LIMIT, for what is made of the pieces.
     pub modifiers: Vec<Value>,
     /// What is kept in memory.
@@ -925,9 +927,22 @@ pub fn cut(
             u64::from(given(node, "qualify").is_none())
         },
         having,
+        nulls: bare_nulls(&items),
         modifiers,
         kept,
     })
+}
+
+fn bare_nulls(items: &[Value]) -> BTreeSet<usize> {
+    if items.iter().any(is_star) {
+        return BTreeSet::new();
+    }
+    items
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| is_null(item))
+        .map(|(index, _)| index)
+        .collect()
 }
 
 /// Whether HAVING may be looked at after all groups were computed: only where nothing that is computed for a group can fail,
@@ -976,6 +991,7 @@ fn cut_rows(root: &Value, pointer: &str, node: &Value, columns: Option<&BTreeSet
         rows: None,
         counted: 0,
         having: None,
+        nulls: bare_nulls(items),
         modifiers: outside,
         kept: Vec::new(),
     }

@@ -108,6 +108,16 @@ pub(super) fn integer(node: &Value) -> Option<usize> {
     usize::try_from(value.get("value")?.as_u64()?).ok()
 }
 
+/// Whether `node` is NULL, written so.
+pub(super) fn is_null(node: &Value) -> bool {
+    text(node, "class") == "CONSTANT"
+        && (node.pointer("/value/is_null") == Some(&Value::Bool(true))
+            || node
+                .pointer("/literal/kind")
+                .and_then(Value::as_str)
+                .is_some_and(|kind| kind.contains("NULL")))
+}
+
 /// A name on its own, without a table before it.
 pub(super) fn bare_name(node: &Value) -> Option<&str> {
     match list(node, "column_names") {
