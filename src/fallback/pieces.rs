@@ -1,4 +1,4 @@
-//! Computes a statement in pieces, as [`decompose`](super::decompose) says: each query that is cut becomes a temporary
+//! Computes a statement in pieces, as [`decompose`] says: each query that is cut becomes a temporary
 //! table of the user's own session, filled piece by piece, and the statement reads that in its place. All pieces see one
 //! state of the data: they run in one transaction, unless nobody can write to it. The rows that went into each piece are
 //! counted, and so are the rows there were; when the two differ, there is no answer.
