@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -148,11 +149,11 @@ pub struct Parsed {
     pub selects: bool,
 }
 
-/// Asks DuckDB for its parse of `sql`.
+/// Asks DuckDB for its parse of `sql`. `known` keeps what was learnt of DuckDB's own functions: its catalog takes long to read.
 ///
 /// # Errors
 /// Why it cannot be cut, or the engine's.
-pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
+pub fn parse(asks: &mut dyn Asks, sql: &str, known: &Mutex<Functions>) -> Result<Parsed, Fault> {
     let Some(range) = query_of(sql) else {
         return why_not("it is not one SELECT, nor an INSERT, a CREATE TABLE AS or a COPY of one");
     };
@@ -180,20 +181,7 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
         decompose::name_items(&mut tree, &names);
     }
     expand_views(asks, &mut tree)?;
-    let called: Vec<String> = names(&tree)
-        .iter()
-        .map(String::as_str)
-        .chain(["hash"])
-        .map(quoted)
-        .collect();
-    let known = {
-        asks.rows(&format!(
-            "SELECT DISTINCT function_name, function_type, stability FROM duckdb_functions() \
-             WHERE function_name IN ({})",
-            called.join(", ")
-        ))?
-    };
-    let functions = Functions::from_rows(&known);
+    let functions = called(asks, &tree, known)?;
     if functions.is_macro("hash") {
         return why_not("there is a macro called hash, which the pieces would be cut by");
     }
@@ -212,6 +200,53 @@ pub fn parse(asks: &mut dyn Asks, sql: &str) -> Result<Parsed, Fault> {
         tree,
         functions,
     })
+}
+
+/// What the catalog says of the functions that are called.
+fn called(asks: &mut dyn Asks, tree: &Value, known: &Mutex<Functions>) -> Result<Functions, Fault> {
+    let mut called = names(tree);
+    called.insert("hash".to_owned());
+    let unknown: Vec<String> = {
+        let known = known.lock();
+        called
+            .iter()
+            .filter(|name| !known.knows(name))
+            .map(|name| quoted(name))
+            .collect()
+    };
+    let rows = if unknown.is_empty() {
+        Rows::new()
+    } else {
+        asks.rows(&format!(
+            "SELECT DISTINCT function_name, function_type, stability, internal::VARCHAR FROM duckdb_functions() \
+             WHERE function_name IN ({})",
+            unknown.join(", ")
+        ))?
+    };
+    // The user's own functions may be others the next time, also under the name of one of DuckDB's.
+    let own: BTreeSet<&str> = rows
+        .iter()
+        .filter(|row| {
+            row.get(3)
+                .is_some_and(|internal| internal.as_deref() != Some("true"))
+        })
+        .filter_map(|row| row.first()?.as_deref())
+        .collect();
+    let lasting: Rows = rows
+        .iter()
+        .filter(|row| {
+            row.first()
+                .and_then(Option::as_deref)
+                .is_some_and(|name| !own.contains(name))
+        })
+        .cloned()
+        .collect();
+    let mut known = known.lock();
+    known.learn(&lasting);
+    let mut functions = known.only(&called);
+    drop(known);
+    functions.learn(&rows);
+    Ok(functions)
 }
 
 /// Puts the values of the parameters into the tree.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::explain::{Explanation, Learned};
 use super::{AttemptError, Begun, Cutting, Failed, Host, Job, Report, Run, Ward, busy, was_answered};
 use crate::clock::Moment;
@@ -13,7 +15,7 @@ use crate::engine::host::{Active, Connection, Stop};
 use crate::error::{Error, ErrorKind};
 use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
-use crate::fallback::decompose::functions::may_keep;
+use crate::fallback::decompose::functions::{Functions, may_keep};
 use crate::fallback::decompose::{Want, WhyNot};
 use crate::fallback::history::Fingerprint;
 use crate::fallback::ladder::{Rung, kind_of};
@@ -34,12 +36,13 @@ pub(super) struct Plans<'a> {
     /// Looked at, and what came of it.
     looked: bool,
     parsed: Option<(Parsed, Want)>,
+    known: &'a Mutex<Functions>,
     /// Where to begin anew, because the rung that was begun is not the right one.
     instead: Option<Rung>,
 }
 
 impl<'a> Plans<'a> {
-    pub(super) fn new(job: &Job<'a>, learned: Rung) -> Self {
+    pub(super) fn new(job: &Job<'a>, learned: Rung, known: &'a Mutex<Functions>) -> Self {
         let start = match (job.cutting, learned) {
             (Cutting::Into(_), _) => Rung::Pieces,
             (Cutting::Never, Rung::Pieces) => Rung::AsIs,
@@ -52,6 +55,7 @@ impl<'a> Plans<'a> {
             interruptible: job.interruptible,
             looked: false,
             parsed: None,
+            known,
             instead: None,
         }
     }
@@ -113,7 +117,7 @@ impl<'a> Plans<'a> {
     /// Parses it and finds what can be cut, once.
     fn look(&mut self, asks: &mut dyn Asks, want: &[Want]) -> Result<(), Fault> {
         self.looked = true;
-        let parsed = pieces::parse(asks, self.sql)?;
+        let parsed = pieces::parse(asks, self.sql, self.known)?;
         let mut why = WhyNot(String::new());
         for want in want {
             match pieces::look(&parsed, *want) {
@@ -352,7 +356,7 @@ impl Ward {
         if settings.query_timeout.is_some() {
             self.guardian.wake();
         }
-        let mut plans = Plans::new(job, start);
+        let mut plans = Plans::new(job, start, &self.functions);
         let mut explanation = Explanation {
             rung: plans.start,
             why: String::new(),

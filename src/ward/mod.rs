@@ -18,6 +18,7 @@ use crate::engine::{Engine, EngineError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
+use crate::fallback::decompose::functions::Functions;
 use crate::fallback::history::{Fingerprint, History};
 use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung};
 use crate::guard::admission::{ALONE, Demand, Priority};
@@ -153,6 +154,8 @@ pub struct Ward {
     loaded: Loaded,
     budget: Budget,
     history: Mutex<History>,
+    /// What is known of DuckDB's own functions.
+    functions: Mutex<Functions>,
     /// How often `cancel` was called: it also ends queries that wait, for which there is nothing to interrupt.
     cancels: AtomicU64,
     /// How many of those there are.
@@ -252,6 +255,7 @@ impl Ward {
             loaded,
             budget: budget.clone(),
             history: Mutex::new(History::new(SHAPES)),
+            functions: Mutex::new(Functions::default()),
             cancels: AtomicU64::new(0),
             pausing: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -379,7 +383,7 @@ impl Ward {
             let history = self.history.lock();
             (history.start(fingerprint, budget), history.need(fingerprint))
         };
-        let mut plans = cutting::Plans::new(job, start);
+        let mut plans = cutting::Plans::new(job, start, &self.functions);
         let mut ladder = Ladder::starting_on(plans.start());
         let mut last: Option<EngineError> = None;
         let mut run = Run {

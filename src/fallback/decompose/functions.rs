@@ -57,25 +57,45 @@ const KEPT: [(&str, State); 26] = [
 pub struct Functions {
     kinds: BTreeMap<String, BTreeSet<String>>,
     volatile: BTreeSet<String>,
-    times: bool,
+    times: BTreeSet<String>,
 }
 
 impl Functions {
-    /// From rows of name, kind and stability.
-    pub fn from_rows(rows: &[Vec<Option<String>>]) -> Self {
-        let mut functions = Functions::default();
+    /// Takes note of rows of name, kind and stability.
+    pub fn learn(&mut self, rows: &[Vec<Option<String>>]) {
         for row in rows {
-            let [Some(name), Some(kind), stability] = row.as_slice() else {
+            let [Some(name), Some(kind), stability, ..] = row.as_slice() else {
                 continue;
             };
             let name = name.to_ascii_lowercase();
-            if stability.as_deref() == Some("VOLATILE") {
-                functions.volatile.insert(name.clone());
+            match stability.as_deref() {
+                Some("VOLATILE") => drop(self.volatile.insert(name.clone())),
+                Some("CONSISTENT_WITHIN_QUERY") => drop(self.times.insert(name.clone())),
+                _ => {}
             }
-            functions.times |= stability.as_deref() == Some("CONSISTENT_WITHIN_QUERY");
-            functions.kinds.entry(name).or_default().insert(kind.clone());
+            self.kinds.entry(name).or_default().insert(kind.clone());
         }
-        functions
+    }
+
+    /// Whether anything is known of `name`.
+    pub fn knows(&self, name: &str) -> bool {
+        self.kinds.contains_key(name)
+    }
+
+    /// What is known of `names`.
+    #[must_use]
+    pub fn only(&self, names: &BTreeSet<String>) -> Self {
+        let of = |set: &BTreeSet<String>| set.intersection(names).cloned().collect();
+        Functions {
+            kinds: self
+                .kinds
+                .iter()
+                .filter(|(name, _)| names.contains(*name))
+                .map(|(name, kinds)| (name.clone(), kinds.clone()))
+                .collect(),
+            volatile: of(&self.volatile),
+            times: of(&self.times),
+        }
     }
 
     fn is(&self, name: &str, kind: &str) -> bool {
@@ -84,7 +104,7 @@ impl Functions {
 
     /// Whether one of them gives the time of the transaction, or the like.
     pub fn has_times(&self) -> bool {
-        self.times
+        !self.times.is_empty()
     }
 
     /// Whether `name` is an aggregate.
