@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 import bench
 import cost
 import latency
+import pieces
 import stream
 import tpch
 
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
     "reading": cost.reading,
     "stream": stream.stream,
     "tpch": tpch.tpch,
+    "pieces": pieces.pieces,
     "interrupt": latency.interrupt,
     "stop": latency.stop,
 }
