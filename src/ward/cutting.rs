@@ -270,6 +270,12 @@ impl<T> Asks for Asking<'_, '_, T> {
     }
 }
 
+/// Whether DuckDB could not do with what was made of a statement: it is wrong, or meets a defect of its planner, which DuckDB
+/// reports as it does a fatal error. An instance that really is invalid says so again when the statement runs as it is.
+fn is_not_taken(error: &EngineError) -> bool {
+    matches!(error.class, Class::Statement | Class::Fatal)
+}
+
 /// DuckDB refused what was made of a statement. Whether the statement itself is wrong shows when it runs as it is.
 fn not_taken(error: &EngineError) -> String {
     let said = error.message.lines().next().unwrap_or("");
@@ -461,7 +467,7 @@ impl Ward {
             Err(Fault::WhyNot(WhyNot(why))) if !matches!(plans.cutting, Cutting::Into(_)) => {
                 return Err(plans.not_in_pieces(run, why));
             }
-            Err(Fault::Engine(error)) if error.class == Class::Statement && !in_transaction => {
+            Err(Fault::Engine(error)) if is_not_taken(&error) && !in_transaction => {
                 return Err(plans.not_in_pieces(run, not_taken(&error)));
             }
             Err(error) => return Err(own(error)),
@@ -485,7 +491,7 @@ impl Ward {
                     .iter()
                     .for_each(|statement| clean(host, statement));
                 match error {
-                    AttemptError::Engine(error) if error.class == Class::Statement && !in_transaction => {
+                    AttemptError::Engine(error) if is_not_taken(&error) && !in_transaction => {
                         Err(plans.not_in_pieces(run, not_taken(&error)))
                     }
                     error => Err(error),
