@@ -161,6 +161,18 @@ impl Connection {
         }
     }
 
+    /// From now on `query` is not interrupted any more, because what is left of it is a COMMIT. A stop that was asked for before
+    /// comes too late. Waits while an interrupt is being sent.
+    ///
+    /// As for [`Connection::end`], a lock which the interrupt needs must be released first.
+    pub fn finishes(&self, query: u64) {
+        let mut state = self.unsent();
+        if let Some(active) = state.active.as_mut().filter(|active| active.query == query) {
+            active.interruptible = false;
+            active.stop = None;
+        }
+    }
+
     /// Sends the interrupt again if a stop is under way and the last one is some milliseconds old.
     pub fn resend(&self, now: Moment) {
         let mut state = self.state.lock();
@@ -285,6 +297,30 @@ mod tests {
         assert!(!connection.stop(1, Stop::Memory, Moment::default()));
         connection.interrupt_host();
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_query_that_finishes_is_left_alone() {
+        let (connection, count) = connection();
+        connection.begin(active(1));
+        assert!(connection.stop(1, Stop::Cancel, Moment::default()));
+        connection.finishes(1);
+        connection.resend(Moment::at(Duration::from_secs(1)));
+        assert!(!connection.stop(1, Stop::Memory, Moment::default()));
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert_eq!(connection.end(1).unwrap().stop, None);
+    }
+
+    #[test]
+    fn a_stop_that_was_answered_is_forgotten_and_the_next_one_counts() {
+        let (connection, count) = connection();
+        connection.begin(active(1));
+        connection.stop(1, Stop::Memory, Moment::default());
+        connection.forget_stop(1);
+        connection.resend(Moment::at(Duration::from_secs(1)));
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert!(connection.stop(1, Stop::Cancel, Moment::default()));
+        assert_eq!(connection.end(1).unwrap().stop.unwrap().0, Stop::Cancel);
     }
 
     #[test]

@@ -40,6 +40,11 @@ const NO_TYPE: &str = "\"NULL\"";
 /// Rows that are looked at to learn how wide values are.
 const SAMPLE: u32 = 1000;
 
+/// What DuckDB says when the system refuses it memory (by the ceiling), and not its own limit.
+const REFUSED_BY_THE_SYSTEM: &str = "bad allocation";
+/// How long such a refusal is waited for to pass.
+const BURST_PASSES: Duration = Duration::from_millis(300);
+
 /// Rows of text.
 pub type Rows = Vec<Vec<Option<String>>>;
 
@@ -66,6 +71,9 @@ pub trait Asks {
 
     /// Takes note of how far it is.
     fn progress(&mut self, piece: &Piece, share: f64);
+
+    /// Waits.
+    fn pause(&mut self, time: Duration);
 
     /// All pieces are begun anew; those that were noted do not count.
     fn anew(&mut self);
@@ -948,7 +956,7 @@ impl Run<'_> {
         let table = self.table();
         let list = described.columns.join(", ");
         let total: u64 = ranges.iter().map(|range| range.rows).sum::<u64>().max(1);
-        let (mut so_far, mut splits) = (0u64, 0u32);
+        let (mut so_far, mut splits, mut tried) = (0u64, 0u32, false);
         // From the end, so that a piece that is split goes on in its place.
         ranges.reverse();
         while let Some(range) = ranges.pop() {
@@ -973,6 +981,13 @@ impl Run<'_> {
                     if !matches!(failure, Failure::Memory | Failure::InterruptedByGuard) {
                         return Err(error.into());
                     }
+                    if error.message.contains(REFUSED_BY_THE_SYSTEM) && !std::mem::replace(&mut tried, true) {
+                        // Fast growth at its start was taken for a burst: that passes.
+                        self.asks.pause(BURST_PASSES);
+                        ranges.push(range);
+                        continue;
+                    }
+                    tried = false;
                     let halves =
                         self.split(range, source.as_deref(), &cut, &chosen, counts.as_deref(), &error)?;
                     splits += 1;
@@ -989,6 +1004,7 @@ impl Run<'_> {
             if is_new {
                 self.made.push(table.clone());
             }
+            tried = false;
             so_far += range.rows;
             let piece = Piece {
                 rows: counts.as_ref().map(|_| range.rows),

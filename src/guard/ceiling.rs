@@ -25,6 +25,9 @@ const SMALL_CHANGE: usize = 96 << 10;
 /// Room in which an allocation may soon fail.
 const WIDE: Bytes = Bytes::mib(2048);
 
+/// How much the mappings must have changed for what is set aside to be looked up again.
+const REMAPPED: u64 = 4 << 20;
+
 /// The largest mapping behind a guard page that is taken for a stack.
 const STACK: u64 = 16 << 20;
 
@@ -47,7 +50,9 @@ static IN_FORCE: AtomicU64 = AtomicU64::new(NONE);
 static TRIED: AtomicU64 = AtomicU64::new(NONE);
 /// In a burst, the least that the limit may be: see [`limit`].
 static STRICT: AtomicU64 = AtomicU64::new(NONE);
-/// What was set aside of the mappings when the burst began.
+/// What the process had mapped when [`ASIDE`] was looked up.
+static LOOKED_UP_AT: AtomicU64 = AtomicU64::new(0);
+/// What of it was set aside.
 static ASIDE: AtomicU64 = AtomicU64::new(0);
 /// Whether [`release_now`] has lifted it.
 static RELEASED: AtomicBool = AtomicBool::new(false);
@@ -119,6 +124,10 @@ impl Ceiling {
     pub fn arm(&self, now: ProcessMemory, reach: Bytes) -> Armed {
         if reach.minus(now.anonymous) < WIDE {
             leave_small_change();
+            // Now, and not in a burst, when what an engine maps cannot be told from a stack any more.
+            if now.data.0.abs_diff(LOOKED_UP_AT.load(SeqCst)) > REMAPPED {
+                look_up_aside(now);
+            }
         }
         let mut armed = ARMED.lock();
         *armed += 1;
@@ -137,6 +146,15 @@ impl Ceiling {
     /// Moves the limit to where the process, now at `now`, may reach `reach` bytes of anonymous memory. Does nothing
     /// unless armed, or for less than a mebibyte; cheap enough for every reading.
     pub fn adjust(&self, now: ProcessMemory, reach: Bytes) {
+        if RELEASED.load(SeqCst) {
+            // Whoever needed it has had what it needed by now.
+            let armed = ARMED.lock();
+            if *armed > 0 {
+                RELEASED.store(false, SeqCst);
+                set(now, reach.max(now.anonymous.plus(HEADROOM)));
+            }
+            return;
+        }
         let in_force = IN_FORCE.load(SeqCst);
         if in_force == NONE || limit_for(now, reach).0.abs_diff(in_force) <= STEP {
             return;
@@ -149,13 +167,6 @@ impl Ceiling {
 
     /// From now on everything mapped counts, but the limit is not under `least`; or, with none, only what is in use.
     pub fn strict(&self, least: Option<Bytes>) {
-        // Reading the mappings takes long enough to be felt, so only a burst pays for it, once.
-        if least.is_some()
-            && strict().is_none()
-            && let Ok(maps) = std::fs::read_to_string("/proc/self/maps")
-        {
-            ASIDE.store(set_aside(&maps).0, SeqCst);
-        }
         STRICT.store(least.map_or(NONE, Bytes::get), SeqCst);
     }
 }
@@ -195,6 +206,14 @@ fn leave_small_change() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(SMALL_CHANGE)));
 }
 
+/// Looks up what is set aside of the mappings. Takes long enough to be felt, so only where room is scarce.
+fn look_up_aside(now: ProcessMemory) {
+    if let Ok(maps) = std::fs::read_to_string("/proc/self/maps") {
+        ASIDE.store(set_aside(&maps).0, SeqCst);
+        LOOKED_UP_AT.store(now.data.0, SeqCst);
+    }
+}
+
 /// As long as one of these lives, the limit is kept up. Dropping the last puts the soft limit back that was
 /// there before, unless somebody else has changed it meanwhile.
 #[derive(Debug)]
@@ -224,7 +243,7 @@ pub fn released() -> bool {
     RELEASED.load(SeqCst)
 }
 
-/// Lifts the limit at once, until it is armed anew after the last query. Allocates nothing and takes no lock,
+/// Lifts the limit at once, until it is adjusted at the next reading, or armed anew after the last query. Allocates nothing and takes no lock,
 /// so that a failing allocator can call it. Returns whether there was something to lift, which means: whether
 /// to try again.
 pub fn release_now() -> bool {

@@ -13,7 +13,7 @@ use crate::units::Bytes;
 
 /// Below this DuckDB does no useful work, and a checkpoint that finds no room invalidates the whole instance (1.5 needs more
 /// than 16 MiB for one).
-pub const FLOOR: Bytes = Bytes::mib(64);
+pub const FLOOR: Bytes = Bytes::mib(32);
 /// How long there must be more room before a limit is raised, and before a lowering that did not happen is asked again.
 const DWELL: Duration = Duration::from_secs(1);
 /// Limits are whole multiples of this, so that small comings and goings ask for nothing.

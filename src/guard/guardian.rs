@@ -56,8 +56,6 @@ const RISE: Bytes = Bytes::mib(4);
 const RISE_WITHIN: Duration = Duration::from_millis(20);
 /// GiB a second from which growth is a burst: strings of one vector, which no interrupt and no limit of DuckDB's stops.
 const BURST: f64 = 1.2;
-/// The share of its limit that DuckDB may fill as fast as it likes.
-const MOSTLY_USED: f64 = 0.9;
 /// How long after it was last seen a burst is taken to last.
 const BURST_LASTS: Duration = Duration::from_millis(250);
 /// Room in which a burst must be seen as soon as it begins.
@@ -584,9 +582,8 @@ impl Guardian {
         if trend.running {
             next = next.min(RUNNING);
         }
-        state.burst = state
-            .burst
-            .filter(|(seen, _)| trend.running && now.since(*seen) < BURST_LASTS);
+        // Also between two attempts of one query: the second begins where the first has shown that it bursts.
+        state.burst = state.burst.filter(|(seen, _)| now.since(*seen) < BURST_LASTS);
         self.ceiling.strict(state.burst.map(|(_, least)| least));
         let ask = usage.used.get().abs_diff(state.asked_used.get())
             > WORTH_ASKING.get().max(state.budget.bytes.get() / 20);
@@ -656,7 +653,7 @@ impl Guardian {
         if now.since(since) >= RISE_WITHIN {
             state.rising = used.minus(before) >= RISE;
             let seconds = now.since(since).as_secs_f64();
-            if used > explained(state) && used.minus(before) > Bytes::mib(1024).times(BURST * seconds) {
+            if used.minus(before) > Bytes::mib(1024).times(BURST * seconds) {
                 let least = state
                     .burst
                     .map_or(state.reading.process.data.plus(HEADROOM), |(_, least)| least);
@@ -1015,16 +1012,6 @@ fn reach(usage: Usage, process: ProcessMemory) -> Bytes {
         Scope::Cgroup | Scope::Machine => process.anonymous.plus(usage.limit).minus(usage.used),
     };
     limit.minus(HEADROOM)
-}
-
-/// The memory that DuckDB can explain: what others had when it was last asked, and most of what it tracks at most. Below
-/// that, fast growth is a query that starts.
-fn explained(state: &State) -> Bytes {
-    let duckdb = state.reading.duckdb.unwrap_or_default();
-    state
-        .asked_used
-        .minus(duckdb.tracked)
-        .plus(duckdb.limit.times(MOSTLY_USED))
 }
 
 /// How many queries may run at once now.

@@ -260,6 +260,10 @@ impl<T> Asks for Asking<'_, '_, T> {
         });
     }
 
+    fn pause(&mut self, time: Duration) {
+        self.ward.guardian.clock().sleep(time);
+    }
+
     fn anew(&mut self) {
         self.run.report.pieces.clear();
         self.connection.reached(self.run.query, 0.0);
@@ -436,6 +440,8 @@ impl Ward {
                 && plans.cutting == Cutting::Auto
                 && plans.interruptible
                 && plans.parsed.is_none()
+                // What grew past DuckDB's own limit is not its aggregates, and the next attempt must not wait.
+                && (may_keep(words(plans.sql)) || !error.message.contains("bad allocation"))
             {
                 let stop = connection
                     .active()
@@ -474,6 +480,8 @@ impl Ward {
         };
         match host.attempt(rung, Some(&prepared.sql)) {
             Ok(value) => {
+                // Whether an interrupted COMMIT happened nobody knows.
+                connection.finishes(query);
                 for statement in &prepared.finish {
                     if let Err(error) = host.ask(statement) {
                         prepared
