@@ -1283,12 +1283,8 @@ impl Run<'_> {
 /// What a query keeps: its aggregates, and where none of it is kept by itself, its groups.
 fn kept_bytes(keeps: &[Keeps], rows: f64, groups: f64) -> Bytes {
     if keeps.is_empty() {
-        // Nothing is kept by itself: what there is, is the groups.
-        let table = Keeps {
-            state: State::Distinct,
-            width: 16.0,
-        };
-        return state_bytes(&[table], groups, groups);
+        // Nothing is kept by itself: what there is, is a row of each group.
+        return Bytes(rounded(groups * 80.0));
     }
     state_bytes(keeps, rows, groups)
 }

@@ -146,15 +146,6 @@ impl Ceiling {
     /// Moves the limit to where the process, now at `now`, may reach `reach` bytes of anonymous memory. Does nothing
     /// unless armed, or for less than a mebibyte; cheap enough for every reading.
     pub fn adjust(&self, now: ProcessMemory, reach: Bytes) {
-        if RELEASED.load(SeqCst) {
-            // Whoever needed it has had what it needed by now.
-            let armed = ARMED.lock();
-            if *armed > 0 {
-                RELEASED.store(false, SeqCst);
-                set(now, reach.max(now.anonymous.plus(HEADROOM)));
-            }
-            return;
-        }
         let in_force = IN_FORCE.load(SeqCst);
         if in_force == NONE || limit_for(now, reach).0.abs_diff(in_force) <= STEP {
             return;
@@ -243,7 +234,7 @@ pub fn released() -> bool {
     RELEASED.load(SeqCst)
 }
 
-/// Lifts the limit at once, until it is adjusted at the next reading, or armed anew after the last query. Allocates nothing and takes no lock,
+/// Lifts the limit at once, until it is armed anew after the last query. Allocates nothing and takes no lock,
 /// so that a failing allocator can call it. Returns whether there was something to lift, which means: whether
 /// to try again.
 pub fn release_now() -> bool {

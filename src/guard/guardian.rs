@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -151,6 +151,8 @@ pub struct Guardian {
     ceiling: Ceiling,
     stopped: AtomicBool,
     numbers: AtomicU64,
+    /// Queries whose fast growth is not a burst, because DuckDB tracks it.
+    tracked: AtomicUsize,
 }
 
 impl std::fmt::Debug for Guardian {
@@ -227,6 +229,7 @@ impl Guardian {
             ceiling: Ceiling,
             stopped: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
+            tracked: AtomicUsize::new(0),
         }))
     }
 
@@ -517,6 +520,15 @@ impl Guardian {
         (armed, process.anonymous)
     }
 
+    /// From now on, or not any more, a query runs all of whose memory DuckDB tracks, so that its own limit holds it.
+    pub fn note_tracked(&self, on: bool) {
+        if on {
+            self.tracked.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.tracked.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
     /// Ends the watcher's wait.
     pub fn wake(&self) {
         self.wake.wake();
@@ -653,7 +665,8 @@ impl Guardian {
         if now.since(since) >= RISE_WITHIN {
             state.rising = used.minus(before) >= RISE;
             let seconds = now.since(since).as_secs_f64();
-            if used.minus(before) > Bytes::mib(1024).times(BURST * seconds) {
+            let tracked = self.tracked.load(Ordering::Acquire) > 0;
+            if !tracked && used.minus(before) > Bytes::mib(1024).times(BURST * seconds) {
                 let least = state
                     .burst
                     .map_or(state.reading.process.data.plus(HEADROOM), |(_, least)| least);
