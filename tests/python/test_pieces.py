@@ -297,6 +297,36 @@ def test_parameters(guarded: duckward.Ward, value: object) -> None:
     assert answer.report.rung == "in pieces"
 
 
+@pytest.mark.parametrize(
+    "aggregate",
+    [
+        "quantile_disc(v, 0.25)",
+        "quantile_disc(v, [0.0, 0.1, 0.9, 1.0])",
+        "quantile_cont(v, [0, 0.37, 0.5, 1])",
+        "median(v) FILTER (WHERE k > 2)",
+        "median(d)",
+        "quantile_cont(d, [0.01, 0.1, 0.85, 0.99])",
+        "count(DISTINCT v), sum(DISTINCT k), count(DISTINCT s)",
+        # From the other end, and not from pairs.
+        "quantile_disc(v, -0.25)",
+        "quantile_cont(v, -0.3)",
+    ],
+)
+def test_aggregates_without_groups(guarded: duckward.Ward, aggregate: str) -> None:
+    con = guarded.connection
+    con.execute("""
+        CREATE OR REPLACE TABLE bare AS SELECT *, CASE WHEN id % 7 = 0 THEN 'inf' WHEN id % 11 = 0 THEN '-inf'
+            WHEN id % 13 = 0 THEN 'nan' ELSE (id * 0.37)::VARCHAR END::DOUBLE AS d FROM t
+    """)
+    sql = f"SELECT {aggregate} FROM bare"
+    expected = con.execute(sql).fetchall()
+    try:
+        answer = guarded.sql(sql, pieces=3)
+        assert repr(answer.fetchall()) == repr(expected)
+    except duckward.InvalidInputError:
+        assert "-0" in aggregate
+
+
 def test_parameters_with_names(guarded: duckward.Ward) -> None:
     sql = "SELECT k, sum(v) FROM t WHERE v > $least GROUP BY k"
     expected = guarded.connection.execute(sql, {"least": 3}).fetchall()

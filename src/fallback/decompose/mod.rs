@@ -254,7 +254,7 @@ pub fn queries(statement: &Value) -> Vec<String> {
     found
 }
 
-/// Collects the targets at and below `node`; whether the node gives the same rows each time.
+/// Collects the targets at and below `node`.
 fn collect(
     node: &Value,
     pointer: &str,

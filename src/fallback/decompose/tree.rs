@@ -118,6 +118,22 @@ pub(super) fn is_null(node: &Value) -> bool {
                 .is_some_and(|kind| kind.contains("NULL")))
 }
 
+/// The value of a number that is written as such, as near as a float comes to it: for its sign and its size.
+pub(super) fn number(node: &Value) -> Option<f64> {
+    if text(node, "class") != "CONSTANT" {
+        return None;
+    }
+    if let Some(literal) = given(node, "literal") {
+        return text(literal, "text").parse().ok();
+    }
+    let value = node.get("value")?;
+    match text(value.get("type")?, "id") {
+        // A decimal is written as a whole number; its scale only makes it smaller.
+        "INTEGER" | "BIGINT" | "DECIMAL" | "DOUBLE" | "FLOAT" => value.get("value")?.as_f64(),
+        _ => None,
+    }
+}
+
 /// A name on its own, without a table before it.
 pub(super) fn bare_name(node: &Value) -> Option<&str> {
     match list(node, "column_names") {
@@ -190,6 +206,17 @@ mod tests {
             integer(&json!({"class": "CONSTANT", "literal": {"kind": "STRING", "text": "7"}})),
             None
         );
+    }
+
+    #[test]
+    fn a_number_has_its_sign_in_both_ways_to_write_it() {
+        let new = |text: &str| json!({"class": "CONSTANT", "literal": {"kind": "DECIMAL", "text": text}});
+        let old = |kind: &str, value: Value| json!({"class": "CONSTANT", "value": {"type": {"id": kind}, "is_null": false, "value": value}});
+        assert_eq!(number(&new("-0.25")), Some(-0.25));
+        assert_eq!(number(&new("half")), None);
+        assert_eq!(number(&old("DECIMAL", json!(-25))), Some(-25.0));
+        assert_eq!(number(&old("VARCHAR", json!("0.5"))), None);
+        assert_eq!(number(&json!({"class": "FUNCTION"})), None);
     }
 
     #[test]

@@ -4,9 +4,7 @@
 use serde_json::{Value, json};
 
 use super::functions::{self, Functions};
-use super::tree::{
-    arguments, change, function, given, integer, is_query, list, named, same, statement, text,
-};
+use super::tree::{arguments, change, function, given, is_query, list, named, number, same, statement, text};
 use super::{PAIRS, is_aggregate, own, skeleton};
 
 /// What is asked of the pairs of a value and its count.
@@ -113,7 +111,7 @@ fn question(root: &Value, pointer: &str, node: &Value, call: &Value) -> Option<U
         };
         for item in items {
             // A share that is computed, or counts from the end, is DuckDB's own business.
-            if text(&item, "class") != "CONSTANT" || integer(&item).is_some_and(|whole| whole > 1) {
+            if number(&item).is_none_or(|share| share.is_sign_negative()) {
                 return None;
             }
             written.push(item);
