@@ -101,6 +101,11 @@ impl Connection {
         self.state.lock().active
     }
 
+    /// Why what runs now is being stopped, if it is.
+    pub fn stopping(&self) -> Option<Stop> {
+        self.active()?.stop.map(|(stop, _)| stop)
+    }
+
     /// From now on `active` runs here. False, and nothing changed, when another query still does. Waits while an
     /// interrupt is being sent: it is for what the host ran itself, and must not reach this query.
     ///

@@ -41,7 +41,7 @@ const NO_TYPE: &str = "\"NULL\"";
 const SAMPLE: u32 = 1000;
 
 /// What DuckDB says when the system refuses it memory (by the ceiling), and not its own limit.
-const REFUSED_BY_THE_SYSTEM: &str = "bad allocation";
+pub const REFUSED_BY_THE_SYSTEM: &str = "bad allocation";
 /// How long such a refusal is waited for to pass.
 const BURST_PASSES: Duration = Duration::from_millis(300);
 
@@ -197,10 +197,7 @@ pub fn parse(asks: &mut dyn Asks, sql: &str, known: &Mutex<Functions>) -> Result
     ungroup(asks, &mut tree, &functions)?;
     let before = sql[..range.start].to_owned();
     Ok(Parsed {
-        selects: before
-            .trim_matches(|c: char| c.is_whitespace() || c == '(')
-            .is_empty()
-            || starts_with_gap(&before),
+        selects: is_gap(&before),
         before,
         after: sql[range.end..]
             .trim_end_matches(|c: char| c.is_whitespace() || c == ';')
@@ -465,7 +462,7 @@ fn node_of(asks: &mut dyn Asks, sql: &str) -> Result<Value, Fault> {
 }
 
 /// Whether there is nothing but space and comments in `text`.
-fn starts_with_gap(text: &str) -> bool {
+fn is_gap(text: &str) -> bool {
     super::text::tokens(text).all(|(token, _)| token == super::text::Token::Gap)
 }
 

@@ -9,9 +9,8 @@ use parking_lot::Mutex;
 use super::explain::{Explanation, Learned};
 use super::{AttemptError, Begun, Cutting, Failed, Host, Job, Report, Run, Ward, busy, was_answered};
 use crate::clock::Moment;
-use crate::engine::Class;
-use crate::engine::EngineError;
 use crate::engine::host::{Active, Connection, Stop};
+use crate::engine::{Class, EngineError};
 use crate::error::{Error, ErrorKind};
 use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
@@ -72,8 +71,14 @@ pub(super) struct Plans<'a> {
     looked: bool,
     parsed: Option<(Parsed, Want)>,
     known: &'a Mutex<Functions>,
-    /// Where to begin anew, because the rung that was begun is not the right one.
-    instead: Option<Rung>,
+}
+
+/// What came of an attempt that did not fail.
+pub(super) enum Attempted<T> {
+    /// The answer.
+    Answered(T),
+    /// Nothing was run: it begins on this rung instead.
+    Instead(Rung),
 }
 
 impl<'a> Plans<'a> {
@@ -91,17 +96,11 @@ impl<'a> Plans<'a> {
             looked: false,
             parsed: None,
             known,
-            instead: None,
         }
     }
 
     pub(super) fn start(&self) -> Rung {
         self.start
-    }
-
-    /// The rung to begin anew on, if the one that was begun on is not the right one.
-    pub(super) fn next_start(&mut self, rung: Rung) -> Option<Rung> {
-        self.instead.take().filter(|next| *next != rung)
     }
 
     /// The rungs there are for it. One that runs in pieces gains nothing from running with less.
@@ -113,19 +112,18 @@ impl<'a> Plans<'a> {
         }
     }
 
-    /// It does not run in pieces after all, and why. What is returned is never told: the rung to begin on is noted.
-    fn not_in_pieces(&mut self, run: &mut Run<'_>, why: String) -> AttemptError {
+    /// It does not run in pieces after all, and why; the rung to begin on instead.
+    fn not_in_pieces<T>(&mut self, run: &mut Run<'_>, why: String) -> Attempted<T> {
         run.report.why_not = Some(why);
         run.report.pieces.clear();
         self.parsed = None;
         self.looked = true;
         self.cutting = Cutting::Never;
-        self.instead = Some(if run.report.attempts.is_empty() {
+        Attempted::Instead(if run.report.attempts.is_empty() {
             Rung::AsIs
         } else {
             Rung::Degraded
-        });
-        AttemptError::Own(Error::new(ErrorKind::Internal, "begun anew, not in pieces"))
+        })
     }
 
     /// Whether it is worth looking at the plan before the first attempt.
@@ -253,9 +251,9 @@ struct Asking<'a, 'b, T> {
 impl<T> Asks for Asking<'_, '_, T> {
     fn rows(&mut self, sql: &str) -> Result<Rows, EngineError> {
         // Between two statements there is nothing that an interrupt would reach.
-        if let Some((stop, _)) = self.connection.active().and_then(|active| active.stop) {
+        if let Some(stop) = self.connection.stopping() {
             return Err(EngineError {
-                class: crate::engine::Class::Interrupt,
+                class: Class::Interrupt,
                 message: format!("interrupted: {}", stop.reason()),
             });
         }
@@ -271,11 +269,7 @@ impl<T> Asks for Asking<'_, '_, T> {
     }
 
     fn failure(&mut self, error: &EngineError) -> Failure {
-        let stop = self
-            .connection
-            .active()
-            .and_then(|active| active.stop)
-            .map(|(stop, _)| stop);
+        let stop = self.connection.stopping();
         let failure = classify(error, stop);
         if stop == Some(Stop::Memory) {
             self.connection.forget_stop(self.run.query);
@@ -420,13 +414,7 @@ impl Ward {
             stop: None,
             forgotten: None,
         };
-        let mut asking = Asking {
-            host,
-            ward: self,
-            connection,
-            run: &mut run,
-            began,
-        };
+        let mut asking = self.asking(host, connection, &mut run);
         let planned = plans.explain(&mut asking, &mut explanation);
         let stop = begun.end().and_then(|active| active.stop).map(|(stop, _)| stop);
         match planned {
@@ -454,8 +442,7 @@ impl Ward {
         run: &mut Run<'_>,
         connection: &Connection,
         rung: Rung,
-    ) -> Result<T, AttemptError> {
-        let began = self.guardian.clock().now();
+    ) -> Result<Attempted<T>, AttemptError> {
         run.forgotten = None;
         // Within a transaction of the user's a question that fails would end it.
         if rung == Rung::AsIs
@@ -463,11 +450,7 @@ impl Ward {
             && !host.in_transaction()
             && self.is_too_much(host, plans, run, connection)
         {
-            plans.instead = Some(Rung::Pieces);
-            return Err(AttemptError::Own(Error::new(
-                ErrorKind::Internal,
-                "begun anew in pieces",
-            )));
+            return Ok(Attempted::Instead(Rung::Pieces));
         }
         if rung != Rung::Pieces {
             let result = host.attempt(rung, None);
@@ -478,41 +461,31 @@ impl Ward {
                 // What grew past DuckDB's own limit is not its aggregates, and the next attempt must not wait.
                 && (may_keep(words(plans.sql))
                     || words(plans.sql).any(|word| word.eq_ignore_ascii_case("distinct"))
-                    || !error.message.contains("bad allocation"))
+                    || !error.message.contains(pieces::REFUSED_BY_THE_SYSTEM))
             {
-                let stop = connection
-                    .active()
-                    .and_then(|active| active.stop)
-                    .map(|(stop, _)| stop);
                 if matches!(
-                    classify(error, stop),
+                    classify(error, connection.stopping()),
                     Failure::Memory | Failure::InterruptedByGuard
                 ) {
                     self.look_after_failure(host, plans, run, connection);
                 }
             }
-            return result;
+            return result.map(Attempted::Answered);
         }
         let _tracked = Tracked::of(&self.guardian, plans.sql);
         let in_transaction = host.in_transaction();
         run.report.pieces.clear();
         let query = run.query;
         connection.reached(query, 0.0);
-        let mut asking = Asking {
-            host,
-            ward: self,
-            connection,
-            run,
-            began,
-        };
+        let mut asking = self.asking(host, connection, run);
         let prepared = self.prepare(&mut asking, plans, query, in_transaction);
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(Fault::WhyNot(WhyNot(why))) if !matches!(plans.cutting, Cutting::Into(_)) => {
-                return Err(plans.not_in_pieces(run, why));
+                return Ok(plans.not_in_pieces(run, why));
             }
             Err(Fault::Engine(error)) if is_not_taken(&error) && !in_transaction => {
-                return Err(plans.not_in_pieces(run, not_taken(&error)));
+                return Ok(plans.not_in_pieces(run, not_taken(&error)));
             }
             Err(error) => return Err(own(error)),
         };
@@ -529,7 +502,7 @@ impl Ward {
                         return Err(AttemptError::Engine(error));
                     }
                 }
-                Ok(value)
+                Ok(Attempted::Answered(value))
             }
             Err(error) => {
                 prepared
@@ -538,7 +511,7 @@ impl Ward {
                     .for_each(|statement| clean(host, statement));
                 match error {
                     AttemptError::Engine(error) if is_not_taken(&error) && !in_transaction => {
-                        Err(plans.not_in_pieces(run, not_taken(&error)))
+                        Ok(plans.not_in_pieces(run, not_taken(&error)))
                     }
                     error => Err(error),
                 }
@@ -569,6 +542,22 @@ impl Ward {
         pieces::prepare(asking, parsed, &options)
     }
 
+    /// The connection, to be asked for `run`.
+    fn asking<'a, 'b, T>(
+        &'a self,
+        host: &'a mut dyn Host<T>,
+        connection: &'a Connection,
+        run: &'a mut Run<'b>,
+    ) -> Asking<'a, 'b, T> {
+        Asking {
+            host,
+            ward: self,
+            connection,
+            run,
+            began: self.guardian.clock().now(),
+        }
+    }
+
     /// What DuckDB may use of memory.
     fn room(&self) -> Bytes {
         self.instance.limit()
@@ -582,17 +571,10 @@ impl Ward {
         run: &mut Run<'_>,
         connection: &Connection,
     ) -> bool {
-        let began = self.guardian.clock().now();
         let room = self.room();
         let why_not;
         {
-            let mut asking = Asking {
-                host,
-                ward: self,
-                connection,
-                run,
-                began,
-            };
+            let mut asking = self.asking(host, connection, run);
             match plans.look(&mut asking, &[Want::Kept]) {
                 Ok(()) => {
                     let Some((parsed, _)) = &plans.parsed else {
@@ -622,18 +604,11 @@ impl Ward {
         run: &mut Run<'_>,
         connection: &Connection,
     ) {
-        if let Some((stop, _)) = connection.active().and_then(|active| active.stop) {
+        if let Some(stop) = connection.stopping() {
             connection.forget_stop(run.query);
             run.forgotten = Some(stop);
         }
-        let began = self.guardian.clock().now();
-        let mut asking = Asking {
-            host,
-            ward: self,
-            connection,
-            run,
-            began,
-        };
+        let mut asking = self.asking(host, connection, run);
         let looked = plans.look(&mut asking, &[Want::Kept, Want::All]);
         if let Err(Fault::WhyNot(WhyNot(why))) = looked {
             run.report.why_not = Some(why);

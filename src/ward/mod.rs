@@ -471,15 +471,13 @@ impl Ward {
                 attempt: number,
                 rung: rung.name().to_owned(),
             });
-            let attempted = self.attempt(host, &mut plans, &mut run, connection, rung);
-            if let Some(next) = plans.next_start(rung) {
-                // Not on this rung after all; nothing was run.
-                drop((begun, degraded, ceiling, permit));
-                ladder = Ladder::starting_on(next);
-                continue;
-            }
-            let error = match attempted {
-                Ok(value) => {
+            let error = match self.attempt(host, &mut plans, &mut run, connection, rung) {
+                Ok(cutting::Attempted::Instead(next)) => {
+                    drop((begun, degraded, ceiling, permit));
+                    ladder = Ladder::starting_on(next);
+                    continue;
+                }
+                Ok(cutting::Attempted::Answered(value)) => {
                     run.report.outcome = Outcome::Running;
                     drop(ceiling);
                     std::mem::forget(begun);
