@@ -462,13 +462,12 @@ impl Ward {
                 && (may_keep(words(plans.sql))
                     || words(plans.sql).any(|word| word.eq_ignore_ascii_case("distinct"))
                     || !error.message.contains(pieces::REFUSED_BY_THE_SYSTEM))
-            {
-                if matches!(
+                && matches!(
                     classify(error, connection.stopping()),
                     Failure::Memory | Failure::InterruptedByGuard
-                ) {
-                    self.look_after_failure(host, plans, run, connection);
-                }
+                )
+            {
+                self.look_after_failure(host, plans, run, connection);
             }
             return result.map(Attempted::Answered);
         }
