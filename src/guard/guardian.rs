@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::elastic::{self, Elastic, NewLimit, Room};
 use super::governor::{
     Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval,
 };
-use super::pressure::{Pressure, Thresholds};
+use super::pressure::{Pressure, Thresholds, is_burst};
 use super::reading::{DuckdbMemory, ProcessMemory, Reading, Sample, Sampler, Scope, Usage, tightest};
 use super::respond::Instance;
 use super::wake::{LONGEST_WAIT, Wake};
@@ -54,8 +54,8 @@ const WORTH_ASKING: Bytes = Bytes::mib(16);
 /// Memory that grows by so much in so short a time does because something runs.
 const RISE: Bytes = Bytes::mib(4);
 const RISE_WITHIN: Duration = Duration::from_millis(20);
-/// GiB a second from which growth is a burst: strings of one vector, which no interrupt and no limit of DuckDB's stops.
-const BURST: f64 = 1.2;
+/// Over how long growth is looked at for a burst.
+const BURST_WITHIN: Duration = Duration::from_millis(5);
 /// How long after it was last seen a burst is taken to last.
 const BURST_LASTS: Duration = Duration::from_millis(250);
 /// Room in which a burst must be seen as soon as it begins.
@@ -124,6 +124,8 @@ struct State {
     /// Where the present rise is counted from, and whether the last one was a rise.
     risen_from: Option<(Moment, Bytes)>,
     rising: bool,
+    /// The same, over a time that is short enough for a burst.
+    burst_from: Option<(Moment, Bytes)>,
     /// When a running query's memory last grew faster than what DuckDB tracks ever does, and the least the ceiling may be
     /// for it.
     burst: Option<(Moment, Bytes)>,
@@ -151,8 +153,6 @@ pub struct Guardian {
     ceiling: Ceiling,
     stopped: AtomicBool,
     numbers: AtomicU64,
-    /// Queries whose fast growth is not a burst, because DuckDB tracks it.
-    tracked: AtomicUsize,
 }
 
 impl std::fmt::Debug for Guardian {
@@ -210,6 +210,7 @@ impl Guardian {
             capacity,
             risen_from: None,
             rising: false,
+            burst_from: None,
             burst: None,
             host_interrupted: None,
         };
@@ -229,7 +230,6 @@ impl Guardian {
             ceiling: Ceiling,
             stopped: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
-            tracked: AtomicUsize::new(0),
         }))
     }
 
@@ -520,15 +520,6 @@ impl Guardian {
         (armed, process.anonymous)
     }
 
-    /// From now on, or not any more, a query runs all of whose memory DuckDB tracks, so that its own limit holds it.
-    pub fn note_tracked(&self, on: bool) {
-        if on {
-            self.tracked.fetch_add(1, Ordering::AcqRel);
-        } else {
-            self.tracked.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
     /// Ends the watcher's wait.
     pub fn wake(&self) {
         self.wake.wake();
@@ -664,15 +655,19 @@ impl Guardian {
         let (since, before) = *state.risen_from.get_or_insert((now, used));
         if now.since(since) >= RISE_WITHIN {
             state.rising = used.minus(before) >= RISE;
-            let seconds = now.since(since).as_secs_f64();
-            let tracked = self.tracked.load(Ordering::Acquire) > 0;
-            if !tracked && used.minus(before) > Bytes::mib(1024).times(BURST * seconds) {
+            state.risen_from = Some((now, used));
+        }
+        let (since, before) = *state.burst_from.get_or_insert((now, used));
+        let took = now.since(since);
+        if took >= BURST_WITHIN {
+            let fill = elastic::fill_share(&state.settings);
+            if is_burst(used.minus(before), took, state.usage.share(), fill) {
                 let least = state
                     .burst
                     .map_or(state.reading.process.data.plus(HEADROOM), |(_, least)| least);
                 state.burst = Some((now, least));
             }
-            state.risen_from = Some((now, used));
+            state.burst_from = Some((now, used));
         }
         state.last = Some((now, used));
     }

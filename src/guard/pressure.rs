@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::settings::Settings;
+use crate::units::Bytes;
 
 /// How close memory is to the budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,6 +99,19 @@ impl Thresholds {
     }
 }
 
+/// Growth a second from which it may be a burst: strings of one vector, which no interrupt and no limit of DuckDB's stops.
+const BURST_A_SECOND: Bytes = Bytes::mib(1228);
+/// How far DuckDB goes over its own limit.
+const OVERSHOOT: f64 = 0.05;
+
+/// Whether memory, now at `share` of what there is, that grew by `growth` in `took` does so in a burst. Up to `fill`, the
+/// share that DuckDB's limit leaves to it, DuckDB itself may grow as fast as the machine copies: that is no burst.
+pub fn is_burst(growth: Bytes, took: Duration, share: f64, fill: f64) -> bool {
+    let most = BURST_A_SECOND.times(took.as_secs_f64());
+    // A share that is not a number is not known to be harmless.
+    growth > most && (share.is_nan() || share > fill + OVERSHOOT)
+}
+
 /// The level in force, and since when the share has been low enough to leave it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
@@ -146,6 +160,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_fast_growth_above_what_duckdb_may_use_is_a_burst() {
+        let ms = Duration::from_millis;
+        assert!(is_burst(Bytes::mib(20), ms(10), 0.9, 0.78));
+        assert!(!is_burst(Bytes::mib(20), ms(10), 0.8, 0.78), "DuckDB fills its limit");
+        assert!(!is_burst(Bytes::mib(20), ms(20), 0.9, 0.78), "slow enough to be interrupted");
+        assert!(is_burst(Bytes::mib(20), ms(10), f64::NAN, 0.78));
+    }
+
 
     fn thresholds() -> Thresholds {
         Thresholds::from(&Settings::default())

@@ -20,42 +20,7 @@ use crate::fallback::history::Fingerprint;
 use crate::fallback::ladder::{Rung, kind_of};
 use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rows};
 use crate::fallback::text::words;
-use crate::guard::Guardian;
 use crate::units::Bytes;
-
-/// Functions that make of one row what DuckDB does not track.
-const UNTRACKED: [&str; 8] = [
-    "repeat",
-    "lpad",
-    "rpad",
-    "histogram",
-    "range",
-    "generate_series",
-    "printf",
-    "format",
-];
-
-/// While it lives, the growth of a query in pieces is not taken for a burst.
-struct Tracked(Option<Arc<Guardian>>);
-
-impl Tracked {
-    fn of(guardian: &Arc<Guardian>, sql: &str) -> Self {
-        let untracked = words(sql).any(|word| UNTRACKED.iter().any(|name| name.eq_ignore_ascii_case(word)));
-        if untracked {
-            return Tracked(None);
-        }
-        guardian.note_tracked(true);
-        Tracked(Some(Arc::clone(guardian)))
-    }
-}
-
-impl Drop for Tracked {
-    fn drop(&mut self) {
-        if let Some(guardian) = &self.0 {
-            guardian.note_tracked(false);
-        }
-    }
-}
 
 /// How often a statement that takes something back is tried.
 const CLEANING: usize = 20;
@@ -471,7 +436,6 @@ impl Ward {
             }
             return result.map(Attempted::Answered);
         }
-        let _tracked = Tracked::of(&self.guardian, plans.sql);
         let in_transaction = host.in_transaction();
         run.report.pieces.clear();
         let query = run.query;
