@@ -207,6 +207,7 @@ def guard(
     retries: str | int = ...,
     backoff: _Time = ...,
     keep_order: _Switch = ...,
+    feed: Literal["auto", "scan", "spool"] | str = ...,
     temp_directory: str | PathLike[str] | None = ...,
     answer_memory: _Size | None = ...,
     batch_rows: str | int = ...,

@@ -18,16 +18,19 @@ use serde_json::Value;
 
 use super::classify::Failure;
 use super::decompose;
+use super::decompose::fed::{FEED, fed};
 use super::decompose::functions::{Functions, State, names};
 use super::decompose::ungrouped::{Question, Ungrouped, ask_distinct, put, ungrouped};
 use super::decompose::{
     Cut, Kept, PAIRS, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, has_parameters, put_parameters,
     put_views, queries, tables, targets, whole,
 };
+use super::feed::{self, Costs};
 use super::risk::{Keeps, Plan, pieces, state_bytes};
 use super::text::{query_of, quoted, quoted_name, view_query};
 use crate::engine::EngineError;
 use crate::error::{Error, ErrorKind};
+use crate::settings::Feed;
 use crate::units::Bytes;
 
 /// Buckets of the hash in which rows are counted beforehand; pieces are runs of them.
@@ -106,6 +109,10 @@ pub struct Options {
     pub in_transaction: bool,
     /// A number for the names of temporary tables.
     pub number: u64,
+    /// How the pieces get their rows.
+    pub feed: Feed,
+    /// Room on the disk that DuckDB spills to, if that is known.
+    pub disk: Option<Bytes>,
 }
 
 /// Why there is nothing prepared.
@@ -485,6 +492,8 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Opt
         limit,
         in_transaction: true,
         number: 0,
+        feed: Feed::Auto,
+        disk: None,
     };
     let mut run = Run {
         asks,
@@ -651,6 +660,24 @@ struct Described {
     /// All columns of a piece, visible and hidden.
     columns: Vec<String>,
     keys: Vec<String>,
+}
+
+/// What the pieces need, in a temporary table.
+struct Written {
+    table: String,
+    /// The query over it.
+    body: String,
+}
+
+impl Written {
+    /// The piece of that range.
+    fn select(&self, list: &str, range: Range) -> String {
+        format!(
+            "WITH {FEED} AS NOT MATERIALIZED (SELECT * FROM temp.main.{} WHERE duckward_b BETWEEN {}::UBIGINT AND \
+             {}::UBIGINT) SELECT {list} FROM ({}) AS duckward_q({list})",
+            self.table, range.low, range.high, self.body
+        )
+    }
 }
 
 impl Run<'_> {
@@ -941,15 +968,19 @@ impl Run<'_> {
             None => None,
         };
         let chosen = self.choose(&cut, &mut described)?;
+        let began = self.asks.elapsed();
         let counts = match &source {
             Some(source) => Some(self.count(source, &cut, &chosen)?),
             None => None,
         };
+        let pass = self.asks.elapsed().saturating_sub(began);
         let wanted = match self.options.pieces {
             Some(pieces) => pieces * self.times,
             None => self.estimate(&cut, &described, counts.as_deref())? * self.times,
         };
         let mut ranges = ranges(counts.as_deref(), wanted);
+        let rows: u64 = counts.iter().flatten().sum();
+        let feed = self.feed(&cut, &chosen, columns.as_ref(), ranges.len(), rows, pass)?;
         let table = self.table();
         let list = described.columns.join(", ");
         let total: u64 = ranges.iter().map(|range| range.rows).sum::<u64>().max(1);
@@ -957,13 +988,16 @@ impl Run<'_> {
         // From the end, so that a piece that is split goes on in its place.
         ranges.reverse();
         while let Some(range) = ranges.pop() {
-            let select = format!(
-                "SELECT {list} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN {}::UBIGINT AND {}::UBIGINT",
-                described.text,
-                described.keys.join(", "),
-                range.low,
-                range.high
-            );
+            let select = match &feed {
+                Some(feed) => feed.select(&list, range),
+                None => format!(
+                    "SELECT {list} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN {}::UBIGINT AND {}::UBIGINT",
+                    described.text,
+                    described.keys.join(", "),
+                    range.low,
+                    range.high
+                ),
+            };
             let began = self.asks.elapsed();
             let is_new = !self.made.contains(&table);
             let sql = if is_new {
@@ -1022,6 +1056,56 @@ impl Run<'_> {
         let mut reading = self.reading(&table, &described.names, &described.types, &condition)?;
         reading["modifiers"] = Value::Array(cut.modifiers.clone());
         Ok(reading)
+    }
+
+    /// Writes what the pieces need once, where that is worth it and can be done.
+    fn feed(
+        &mut self,
+        cut: &Cut,
+        chosen: &[usize],
+        columns: Option<&BTreeSet<String>>,
+        pieces: usize,
+        rows: u64,
+        pass: Duration,
+    ) -> Result<Option<Written>, Fault> {
+        if self.options.feed == Feed::Scan {
+            return Ok(None);
+        }
+        let Some(mut fed) = fed(cut, &self.parsed.functions, columns) else {
+            return Ok(None);
+        };
+        let source = self.text(&fed.source)?;
+        let types = self.types(&source)?;
+        let costs = Costs {
+            pieces,
+            rows,
+            width: types.iter().take(fed.columns).map(|kind| type_width(kind)).sum(),
+            pass,
+            disk: self.options.disk,
+        };
+        // A bare NULL has no type that a table could have, and a struct without names none that can be written.
+        let storable = !types.iter().any(|kind| kind.contains(NO_TYPE)) && self.storable(&source).is_ok();
+        if !storable || (self.options.feed == Feed::Auto && feed::choose(&costs) == Feed::Scan) {
+            return Ok(None);
+        }
+        let from = node_of(self.asks, &format!("SELECT * FROM {FEED}"))?["from_table"].take();
+        fed.body["statements"][0]["node"]["from_table"] = from;
+        let body = self.text(&fed.body)?;
+        let table = self.table();
+        let given = numbered("duckward_s", fed.columns);
+        let mut all = given.clone();
+        all.extend(numbered("duckward_k", cut.keys.len()));
+        let keys: Vec<String> = chosen.iter().map(|key| format!("duckward_k{key}")).collect();
+        let mut kept = given;
+        kept.push(format!("hash({}) AS duckward_b", keys.join(", ")));
+        // Sorted, so that a piece reads no more than its own.
+        let _ = self.asks.rows(&format!(
+            "CREATE TEMP TABLE {table} AS SELECT {} FROM ({source}) AS duckward_q({}) ORDER BY duckward_b",
+            kept.join(", "),
+            all.join(", ")
+        ))?;
+        self.made.push(table.clone());
+        Ok(Some(Written { table, body }))
     }
 
     fn described(&mut self, cut: &Cut) -> Result<Described, Fault> {

@@ -165,11 +165,16 @@ mod tests {
     fn only_fast_growth_above_what_duckdb_may_use_is_a_burst() {
         let ms = Duration::from_millis;
         assert!(is_burst(Bytes::mib(20), ms(10), 0.9, 0.78));
-        assert!(!is_burst(Bytes::mib(20), ms(10), 0.8, 0.78), "DuckDB fills its limit");
-        assert!(!is_burst(Bytes::mib(20), ms(20), 0.9, 0.78), "slow enough to be interrupted");
+        assert!(
+            !is_burst(Bytes::mib(20), ms(10), 0.8, 0.78),
+            "DuckDB fills its limit"
+        );
+        assert!(
+            !is_burst(Bytes::mib(20), ms(20), 0.9, 0.78),
+            "slow enough to be interrupted"
+        );
         assert!(is_burst(Bytes::mib(20), ms(10), f64::NAN, 0.78));
     }
-
 
     fn thresholds() -> Thresholds {
         Thresholds::from(&Settings::default())

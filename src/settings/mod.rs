@@ -21,6 +21,18 @@ pub enum Victim {
     Longest,
 }
 
+/// How the pieces of a query get their rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Feed {
+    /// By what is estimated to take less time.
+    #[default]
+    Auto,
+    /// Each piece reads what the query reads.
+    Scan,
+    /// What the pieces need is written once, into a temporary table, and each reads its own, where that can be done.
+    Spool,
+}
+
 /// Every setting, with the value in force. Each has one row in [`table`], which names, reads and explains it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -74,6 +86,8 @@ pub struct Settings {
     pub backoff: Duration,
     /// Whether the degraded rung keeps `preserve_insertion_order`; without it, rows of an unordered query may come in another order.
     pub keep_order: bool,
+    /// How the pieces of a query get their rows.
+    pub feed: Feed,
     /// Where DuckDB and duckward spill; none: where DuckDB does.
     pub temp_directory: Option<PathBuf>,
     /// Largest part of an answer held in memory before it goes to disk; none: an eighth of the budget, at most 1 GiB.
@@ -112,6 +126,7 @@ impl Default for Settings {
             retries: 3,
             backoff: Duration::from_secs(1),
             keep_order: true,
+            feed: Feed::Auto,
             temp_directory: None,
             answer_memory: None,
             batch_rows: 8192,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::settings::{Settings, Victim};
+use crate::settings::{Feed, Settings, Victim};
 use crate::units::{self, Bytes, Memory};
 
 /// A value as it arrives: from TOML, from the environment (always text) or as an argument of some language.
@@ -136,7 +136,7 @@ const OPTIONAL_TIME: &str =
 const SWITCH: &str = "give true or false (as text also on, off, yes, no, 1, 0)";
 
 /// Every setting.
-pub static TABLE: [Row; 32] = [
+pub static TABLE: [Row; 33] = [
     Row {
         name: "memory",
         accepted: MEMORY,
@@ -352,6 +352,13 @@ pub static TABLE: [Row; 32] = [
         about: "Whether a query run again with less memory keeps the order of rows without ORDER BY.",
         read: |value, settings| put(&mut settings.keep_order, switch(value)),
         print: |settings| settings.keep_order.to_string(),
+    },
+    Row {
+        name: "feed",
+        accepted: "give \"auto\", \"scan\" or \"spool\"",
+        about: "How the pieces of a query get their rows: each reads again, or from what was written once; auto: by cost.",
+        read: |value, settings| put(&mut settings.feed, feed(value)),
+        print: |settings| print_feed(settings.feed).to_owned(),
     },
     Row {
         name: "temp_directory",
@@ -661,6 +668,21 @@ fn print_victim(victim: Victim) -> &'static str {
     }
 }
 
+fn feed(value: &Value) -> Option<Feed> {
+    let Value::Text(text) = value else { return None };
+    [Feed::Auto, Feed::Scan, Feed::Spool]
+        .into_iter()
+        .find(|feed| text.trim().eq_ignore_ascii_case(print_feed(*feed)))
+}
+
+fn print_feed(feed: Feed) -> &'static str {
+    match feed {
+        Feed::Auto => "auto",
+        Feed::Scan => "scan",
+        Feed::Spool => "spool",
+    }
+}
+
 fn path(value: &Value) -> Option<PathBuf> {
     match value {
         Value::Text(text) if !text.contains('\0') => Some(PathBuf::from(text)),
@@ -734,6 +756,7 @@ pub(super) mod tests {
         ("retries", "0"),
         ("backoff", "250us"),
         ("keep_order", "false"),
+        ("feed", "spool"),
         ("temp_directory", "/tmp/spill here"),
         ("answer_memory", "1GiB"),
         ("batch_rows", "1048576"),
@@ -911,6 +934,7 @@ pub(super) mod tests {
             ),
             ("elastic", vec![Value::Int(1), text("maybe"), text("none")]),
             ("victim", vec![text("smallest"), text("")]),
+            ("feed", vec![text("once"), Value::Bool(true)]),
             (
                 "row_cap",
                 vec![Value::Int(0), Value::Int(-1), Value::Float(1.5), text("many")],

@@ -1,6 +1,7 @@
 //! When a query runs in pieces: because it was asked for, because its plan says that it cannot run otherwise, or because
 //! it failed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use crate::fallback::decompose::{Want, WhyNot};
 use crate::fallback::history::Fingerprint;
 use crate::fallback::ladder::{Rung, kind_of};
 use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rows};
+use crate::fallback::spool::free_space;
 use crate::fallback::text::words;
+use crate::settings::Feed;
 use crate::units::Bytes;
 
 /// How often a statement that takes something back is tried.
@@ -196,6 +199,8 @@ impl Plans<'_> {
             limit,
             in_transaction: false,
             number: 0,
+            feed: Feed::Auto,
+            disk: None,
         };
         pieces::explain(asks, parsed, &options)
     }
@@ -203,6 +208,11 @@ impl Plans<'_> {
 
 /// Why a statement is tried as it is, though it calls what keeps memory.
 const NOTHING_AGAINST: &str = "nothing that DuckDB plans says that it does not fit";
+
+/// Free space where `directory` is, or will be.
+fn room_on_disk(directory: &Path) -> Option<Bytes> {
+    directory.ancestors().find_map(free_space)
+}
 
 /// The user's connection, as the pieces ask it.
 struct Asking<'a, 'b, T> {
@@ -501,6 +511,8 @@ impl Ward {
             limit: self.room(),
             in_transaction,
             number: query,
+            feed: self.settings().feed,
+            disk: room_on_disk(&self.spool_directory()),
         };
         pieces::prepare(asking, parsed, &options)
     }

@@ -10,6 +10,7 @@
 //! A query inside another (in FROM, or a common table expression) that may give other rows the second time (a LIMIT, an
 //! aggregate of floats, a window with ties) is computed once, beforehand: every piece must see the same.
 
+pub mod fed;
 pub mod functions;
 mod tree;
 pub mod ungrouped;
