@@ -72,6 +72,8 @@ class _Piece(TypedDict):
     seconds: float
     # How often it was cut in two because it did not fit.
     splits: int
+    # Whether it read from what was written once for all pieces.
+    spooled: bool
 
 @type_check_only
 class _ReportDict(TypedDict):

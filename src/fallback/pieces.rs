@@ -94,6 +94,8 @@ pub struct Piece {
     pub seconds: f64,
     /// How often it was cut in two because it did not fit.
     pub splits: u32,
+    /// Whether it read from what was written once for all pieces.
+    pub spooled: bool,
 }
 
 /// What is known of a statement before it is cut.
@@ -734,16 +736,42 @@ impl Run<'_> {
                 .iter()
                 .filter(|kept| matches!(kept.state, State::Values | State::Text | State::Best))
                 .collect();
-            let named: Vec<String> = known.iter().map(|kept| kept.name.clone()).collect();
+            let named: Vec<String> = cut.kept.iter().map(|kept| kept.name.clone()).collect();
             let body = self.text(&cut.body)?;
             let Some((rows, groups)) = self.explain(&body)?.and_then(|plan| plan.into_aggregate(&named))
             else {
                 continue;
             };
             let keeps = self.keeps(&known)?;
-            most = most.max(state_bytes(&keeps, rows, groups));
+            let mut bytes = state_bytes(&keeps, rows, groups);
+            for kept in cut.kept.iter().filter(|kept| kept.state == State::Distinct) {
+                if let Some(values) = self.different(kept)? {
+                    let keeps = self.keeps(&[kept])?;
+                    bytes = bytes.plus(state_bytes(&keeps, pairs(values * groups, rows), groups));
+                }
+            }
+            most = most.max(bytes);
         }
         Ok((most > self.options.limit).then_some(most))
+    }
+
+    /// How many different values an aggregate takes, if it takes a column of a table of which DuckDB keeps that.
+    fn different(&mut self, kept: &Kept) -> Result<Option<f64>, Fault> {
+        let Some(mut values) = kept.values.clone() else {
+            return Ok(None);
+        };
+        let node = &mut values["statements"][0]["node"];
+        // The first row must be there at once.
+        node["where_clause"] = Value::Null;
+        let one_table = node["from_table"]["type"] == "BASE_TABLE";
+        if !one_table || list_length(&values, "/statements/0/node") != 1 {
+            return Ok(None);
+        }
+        let text = self.text(&values)?;
+        let rows = self.asks.rows(&format!(
+            "SELECT stats(v)::VARCHAR FROM ({text}) AS duckward_q(v) LIMIT 1"
+        ))?;
+        Ok(one(&rows).and_then(approximately_unique))
     }
 
     /// What aggregates keep, by the types of what they take.
@@ -1041,6 +1069,7 @@ impl Run<'_> {
                 rows: counts.as_ref().map(|_| range.rows),
                 seconds: self.asks.elapsed().saturating_sub(began).as_secs_f64(),
                 splits: std::mem::take(&mut splits),
+                spooled: feed.is_some(),
             };
             self.asks
                 .progress(&piece, done + share * so_far as f64 / total as f64);
@@ -1370,6 +1399,26 @@ fn kept_bytes(keeps: &[Keeps], rows: f64, groups: f64) -> Bytes {
     state_bytes(keeps, rows, groups)
 }
 
+/// How many of `cells` are hit by `rows` that are spread evenly over them.
+fn pairs(cells: f64, rows: f64) -> f64 {
+    if cells <= 0.0 {
+        return 0.0;
+    }
+    (cells * -(-rows / cells).exp_m1()).min(rows)
+}
+
+/// How many different values DuckDB's statistics of a column speak of: a struct in 2.0, and a text before.
+fn approximately_unique(stats: &str) -> Option<f64> {
+    let stats = stats.to_ascii_lowercase().replace('_', " ");
+    let after = &stats[stats.find("approx unique")?..];
+    let digits: String = after
+        .chars()
+        .skip_while(|letter| !letter.is_ascii_digit())
+        .take_while(char::is_ascii_digit)
+        .collect();
+    digits.parse().ok()
+}
+
 /// An estimate as a whole number.
 #[expect(clippy::cast_sign_loss, reason = "an estimate; saturates")]
 fn rounded(number: f64) -> u64 {
@@ -1519,6 +1568,25 @@ mod tests {
             prop_assert_eq!(parts.len(), 2);
             prop_assert_eq!(parts[0].rows + parts[1].rows, rows);
         }
+    }
+
+    #[test]
+    fn statistics_are_read_in_both_ways_to_print_them() {
+        let new = "{'approx_unique': 13358944, 'has_null': false, 'max': 9}";
+        let old = "[Min: 0, Max: 9][Has Null: false, Has No Null: true][Approx Unique: 133]";
+        assert_eq!(approximately_unique(new), Some(13_358_944.0));
+        assert_eq!(approximately_unique(old), Some(133.0));
+        assert_eq!(approximately_unique("{'has_null': false}"), None);
+    }
+
+    #[test]
+    fn pairs_are_no_more_than_rows_or_cells() {
+        assert!(
+            (pairs(1e9, 2e7) - 2e7).abs() < 1e6,
+            "nearly every row is another pair"
+        );
+        assert!((pairs(100.0, 2e7) - 100.0).abs() < 1e-6);
+        assert!(pairs(0.0, 5.0).abs() < 1e-9);
     }
 
     #[test]

@@ -183,6 +183,9 @@ impl Report {
             // Writing to a String does not fail.
             let _ = write!(line, ", the largest {rows} rows");
         }
+        if self.pieces.iter().any(|piece| piece.spooled) {
+            line.push_str("; what they read was written once");
+        }
         if splits > 0 {
             let _ = write!(line, "; cut again {splits} times");
         }

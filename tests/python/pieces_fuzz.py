@@ -853,7 +853,12 @@ def run(
             here = seed + first
             rng = random.Random(here)
             maker = Maker(rng, pathlib.Path(directory))
-            with duckdb.connect(config={"threads": 2}) as con, duckward.guard(con, memory="2GB") as ward:
+            # Both ways in turn, and the same for the same seed.
+            feed = ("scan", "spool")[here // per_schema % 2]
+            with (
+                duckdb.connect(config={"threads": 2}) as con,
+                duckward.guard(con, memory="2GB", feed=feed) as ward,
+            ):
                 con.execute("SET TimeZone = 'UTC'")
                 for sql in maker.setup():
                     con.execute(sql)
@@ -877,7 +882,7 @@ def run(
                         table for table in maker.tables if table.name in small.text() or "vw" in small.text()
                     ]
                     schema = "\n".join(f"  {table.ddl()[0]}  -- {len(table.rows)} rows" for table in tables)
-                    where = f"seed {here} statement {at}, pieces={pieces}"
+                    where = f"seed {here} statement {at}, pieces={pieces}, feed={feed}"
                     report = f"\n{outcome.group}: {where}\n{schema}\n  {small.text()}\n  {text}"
                     tally.shown.setdefault(outcome.group, report)
                     say(report)

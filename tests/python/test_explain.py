@@ -290,7 +290,7 @@ def test_a_report_has_the_pieces(ward: duckward.Ward) -> None:
     pieces = answer.report.pieces
     assert len(pieces) == 4
     for piece in pieces:
-        assert piece.keys() == {"rows", "seconds", "splits"}
+        assert piece.keys() == {"rows", "seconds", "splits", "spooled"}
         assert piece["seconds"] > 0
         assert piece["splits"] == 0
     assert sum(piece["rows"] or 0 for piece in pieces) == 1000
