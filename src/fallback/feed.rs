@@ -27,8 +27,9 @@ pub struct Costs {
 /// while it spilled, on rows of 28 and of 72 bytes.
 const ROW: f64 = 50e-9;
 const BYTE: f64 = 2e-9;
-/// Writing must be worth it by so much: a pass is a measurement, the rest are estimates.
+/// Writing must be worth it by so much, and by so many seconds: a pass is a measurement, the rest are estimates.
 const WORTH: f64 = 1.5;
+const SAVED: f64 = 0.1;
 /// The table, and what sorting it takes meanwhile.
 const COPIES: f64 = 2.0;
 
@@ -42,7 +43,7 @@ pub fn choose(costs: &Costs) -> Feed {
     }
     let pass = costs.pass.as_secs_f64();
     let spool = pass + rows * (ROW + BYTE * width);
-    if costs.pieces as f64 * pass > WORTH * spool {
+    if costs.pieces as f64 * pass > WORTH * spool + SAVED {
         Feed::Spool
     } else {
         Feed::Scan
@@ -68,6 +69,15 @@ mod tests {
         assert_eq!(choose(&costs(20, 1000)), Feed::Spool);
         assert_eq!(choose(&costs(2, 1000)), Feed::Scan);
         assert_eq!(choose(&costs(20, 50)), Feed::Scan);
+    }
+
+    #[test]
+    fn nothing_is_written_for_the_sake_of_milliseconds() {
+        let small = Costs {
+            rows: 500,
+            ..costs(20, 4)
+        };
+        assert_eq!(choose(&small), Feed::Scan);
     }
 
     #[test]

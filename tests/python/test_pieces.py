@@ -56,6 +56,14 @@ def guarded(data: Con) -> Iterator[duckward.Ward]:
         assert leftovers(data) == []
 
 
+@pytest.fixture(params=["scan", "spool"])
+def fed(request: pytest.FixtureRequest, data: Con) -> Iterator[duckward.Ward]:
+    """As `guarded`, once for each way in which pieces get their rows."""
+    with duckward.guard(data, memory="2GB", feed=request.param) as ward:
+        yield ward
+        assert leftovers(data) == []
+
+
 def in_pieces(ward: duckward.Ward, sql: str, pieces: int = 3, **more: Any) -> duckward.Answer:
     return ward.sql(sql, pieces=pieces, **more)
 
@@ -161,8 +169,8 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_the_answer_in_pieces_is_the_answer(guarded: duckward.Ward, name: str) -> None:
-    same(guarded, CUT[name], ordered="ORDER BY" in CUT[name].rsplit(")", 1)[-1])
+def test_the_answer_in_pieces_is_the_answer(fed: duckward.Ward, name: str) -> None:
+    same(fed, CUT[name], ordered="ORDER BY" in CUT[name].rsplit(")", 1)[-1])
 
 
 # Names, places and types that are easily confused. May be refused, but never wrong.
@@ -214,9 +222,9 @@ HARD = {
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_the_answer_in_pieces_is_the_answer_where_it_is_hard(guarded: duckward.Ward, name: str) -> None:
+def test_the_answer_in_pieces_is_the_answer_where_it_is_hard(fed: duckward.Ward, name: str) -> None:
     ordered = "ORDER BY" in HARD[name].rsplit(")", 1)[-1]
-    outcome = difference(guarded.connection, guarded, HARD[name], 3, ordered)
+    outcome = difference(fed.connection, fed, HARD[name], 3, ordered)
     # To say why not is right, too.
     assert outcome.kind in ("cut", "refused"), f"{outcome.group}\n{HARD[name]}\n{outcome.text}"
 
@@ -513,6 +521,70 @@ def test_a_constraint_that_is_violated_changes_nothing(guarded: duckward.Ward) -
     with pytest.raises(duckdb.ConstraintException):
         in_pieces(guarded, f"INSERT INTO target {QUERY}")
     assert content(con, "target") == [(6, 0)]
+
+
+# ---------------------------------------------------------------- what the pieces read, written once
+
+
+def spooled(con: Con, sql: str, feed: str) -> bool:
+    """Whether what the pieces of `sql` read was written once."""
+    with duckward.guard(con, memory="2GB", feed=feed) as ward:
+        answer = in_pieces(ward, sql)
+        answer.fetchall()
+        pieces = made(answer)
+    assert leftovers(con) == []
+    assert pieces
+    assert len({piece["spooled"] for piece in pieces}) == 1
+    return bool(pieces[0]["spooled"])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT k, median(v), count(*) FROM t GROUP BY k",
+        "SELECT t.k, sum(w), list(v ORDER BY id) FROM t JOIN u ON t.k = u.k WHERE v > 5 GROUP BY t.k",
+        "SELECT st.a, sum(st.b) FROM t GROUP BY st.a",
+        "WITH c AS (SELECT k, v + 1 AS x FROM t) SELECT k + 1 AS n, max(x) FROM c GROUP BY n "
+        "HAVING sum(x) > 3",
+    ],
+)
+def test_what_the_pieces_need_is_written_once_where_it_can_be(data: Con, sql: str) -> None:
+    assert spooled(data, sql, "spool")
+    assert not spooled(data, sql, "scan")
+    assert not spooled(data, sql, "auto"), "so little is read again sooner"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        # Sorted, it would come in another order.
+        "SELECT k, list(v) FROM t GROUP BY k",
+        "SELECT k, first(v), string_agg(s, ',') FROM t GROUP BY k",
+        "SELECT k, arg_max(s, v) FROM t GROUP BY k",
+        "SELECT k, sum(v * 1e-1) FROM t GROUP BY k",
+        "SELECT k, stddev(v) FROM t GROUP BY k",
+        # What it reads cannot be named beforehand, or is not only the input.
+        "SELECT k, (SELECT max(w) FROM u), sum(v) FROM t GROUP BY k",
+        "SELECT id, sum(v) OVER (PARTITION BY k ORDER BY id) FROM t",
+        "SELECT DISTINCT k, j FROM t",
+    ],
+)
+def test_what_depends_on_order_or_on_more_than_its_input_is_not_written(data: Con, sql: str) -> None:
+    assert not spooled(data, sql, "spool")
+
+
+def test_a_full_disk_while_it_is_written_leaves_nothing(con: Con, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE big AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(3000000)")
+    con.execute(f"SET temp_directory = '{tmp_path / 'spill'}'")
+    con.execute("SET max_temp_directory_size = '1MB'")
+    con.execute("SET memory_limit = '150MB'")
+    sql = "SELECT id % 1000 AS k, max(s), median(id) FROM big GROUP BY id % 1000"
+    with (
+        duckward.guard(con, memory="2GB", feed="spool") as ward,
+        pytest.raises((duckward.DiskError, duckward.OutOfMemoryError)),
+    ):
+        in_pieces(ward, sql).fetchall()
+    assert leftovers(con) == []
 
 
 # ---------------------------------------------------------------- an end from outside

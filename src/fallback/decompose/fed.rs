@@ -5,26 +5,18 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::functions::Functions;
-use super::tree::{bare_name, change, column, function, given, list, named, text, walk};
+use super::tree::{arguments, bare_name, change, column, function, given, list, named, text, walk};
 use super::{Cut, Names};
 
 /// The name under which the query reads the table.
 pub const FEED: &str = "duckward_feed";
 
-/// Aggregates whose result does not depend on the order of what they take, beyond what it does in DuckDB anyway.
-const UNORDERED: [&str; 38] = [
+/// Aggregates whose result does not depend on the order of what they take.
+const UNORDERED: [&str; 20] = [
     "count",
     "count_star",
     "count_if",
     "countif",
-    "sum",
-    "sum_no_overflow",
-    "fsum",
-    "kahan_sum",
-    "sumkahan",
-    "avg",
-    "mean",
-    "favg",
     "min",
     "max",
     "median",
@@ -37,21 +29,13 @@ const UNORDERED: [&str; 38] = [
     "bit_and",
     "bit_or",
     "bit_xor",
-    "product",
-    "variance",
-    "var_samp",
-    "var_pop",
-    "stddev",
-    "stddev_samp",
-    "stddev_pop",
-    "skewness",
-    "kurtosis",
-    "kurtosis_pop",
     "histogram",
-    "entropy",
     "approx_count_distinct",
-    "sem",
+    "grouping",
+    "grouping_id",
 ];
+/// Aggregates for which that is so unless they add up floats.
+const SUMS: [&str; 4] = ["sum", "sum_no_overflow", "avg", "mean"];
 
 /// A query in two: what is put into the table, and the query over it.
 #[derive(Clone, Debug)]
@@ -60,6 +44,8 @@ pub struct Fed {
     pub source: Value,
     /// How many columns the query needs.
     pub columns: usize,
+    /// A statement that gives what is summed up, a column each: none of it may be a float.
+    pub summed: Option<Value>,
     /// The query over the table [`FEED`] with the columns `duckward_s0`, `duckward_s1`, ...; its FROM is still to be put in.
     pub body: Value,
 }
@@ -79,6 +65,7 @@ pub fn fed(cut: &Cut, functions: &Functions, columns: Option<&BTreeSet<String>>)
     };
     let parts = ["select_list", "group_expressions", "having"];
     let mut plain = true;
+    let mut summed: Vec<Value> = Vec::new();
     for part in parts.iter().filter_map(|part| given(node, part)) {
         walk(part, &mut |inner| {
             plain &= match text(inner, "class") {
@@ -89,7 +76,12 @@ pub fn fed(cut: &Cut, functions: &Functions, columns: Option<&BTreeSet<String>>)
                 | "WINDOW"
                 | "POSITIONAL_REFERENCE"
                 | "DEFAULT" => false,
-                "FUNCTION" => !depends_on_order(inner, functions),
+                "FUNCTION" => {
+                    if function(inner).is_some_and(|name| SUMS.contains(&name.as_str())) {
+                        summed.extend(arguments(inner).into_iter().map(|value| names.resolve(value)));
+                    }
+                    !depends_on_order(inner, functions)
+                }
                 _ => true,
             };
             plain
@@ -122,6 +114,11 @@ pub fn fed(cut: &Cut, functions: &Functions, columns: Option<&BTreeSet<String>>)
     // Nothing of FROM is read any more, so neither is anything that only FROM named.
     node["where_clause"] = Value::Null;
     node["cte_map"] = json!({"map": []});
+    let summed = (!summed.is_empty()).then(|| {
+        let mut statement = source.clone();
+        statement["statements"][0]["node"]["select_list"] = Value::Array(summed);
+        statement
+    });
     let keys = source
         .pointer_mut(&format!("{root}/select_list"))?
         .as_array_mut()?;
@@ -131,6 +128,7 @@ pub fn fed(cut: &Cut, functions: &Functions, columns: Option<&BTreeSet<String>>)
     Some(Fed {
         source,
         columns,
+        summed,
         body,
     })
 }
@@ -142,5 +140,5 @@ fn depends_on_order(call: &Value, functions: &Functions) -> bool {
     let ordered = call
         .get("order_bys")
         .is_some_and(|orders| !list(orders, "orders").is_empty());
-    !ordered && !UNORDERED.contains(&name.as_str())
+    !ordered && !UNORDERED.contains(&name.as_str()) && !SUMS.contains(&name.as_str())
 }
