@@ -727,7 +727,7 @@ pub(super) mod tests {
     use super::*;
 
     /// For every setting a value that is not the default and agrees with all the others' defaults.
-    pub(in crate::settings) const SAMPLES: [(&str, &str); 32] = [
+    pub(in crate::settings) const SAMPLES: [(&str, &str); 33] = [
         ("memory", "512MB"),
         ("reserve", "64MiB"),
         ("caution", "0.65"),
