@@ -19,6 +19,10 @@ use crate::units::Bytes;
 /// What is left for everybody else, however much the engine's allocator keeps mapped.
 pub const HEADROOM: Bytes = Bytes::mib(16);
 
+/// What may still be mapped when a burst is seen: blocks of an engine have sizes of powers of two, and the last that fits must
+/// leave something for a thread's first allocation, without which glibc ends the process.
+pub const BURST_ROOM: Bytes = Bytes((11 << 20) / 2);
+
 /// Free memory in the heap, below the size that glibc maps and unmaps on its own.
 const SMALL_CHANGE: usize = 96 << 10;
 

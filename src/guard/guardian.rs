@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Level;
 use super::admission::{Admission, Demand, Permit};
 use super::budget::{Budget, Limits};
-use super::ceiling::{Armed, Ceiling, HEADROOM};
+use super::ceiling::{Armed, BURST_ROOM, Ceiling, HEADROOM};
 use super::elastic::{self, Elastic, NewLimit, Room};
 use super::governor::{
     Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval,
@@ -664,7 +664,7 @@ impl Guardian {
             if is_burst(used.minus(before), took, state.usage.share(), fill) {
                 let least = state
                     .burst
-                    .map_or(state.reading.process.data.plus(HEADROOM), |(_, least)| least);
+                    .map_or(state.reading.process.data.plus(BURST_ROOM), |(_, least)| least);
                 state.burst = Some((now, least));
             }
             state.burst_from = Some((now, used));
