@@ -55,7 +55,7 @@ const WORTH_ASKING: Bytes = Bytes::mib(16);
 const RISE: Bytes = Bytes::mib(4);
 const RISE_WITHIN: Duration = Duration::from_millis(20);
 /// Over how long growth is looked at for a burst.
-const BURST_WITHIN: Duration = Duration::from_millis(5);
+const BURST_WITHIN: Duration = Duration::from_millis(2);
 /// How long after it was last seen a burst is taken to last.
 const BURST_LASTS: Duration = Duration::from_millis(250);
 /// Room in which a burst must be seen as soon as it begins.
