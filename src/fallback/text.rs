@@ -143,6 +143,83 @@ pub fn query_of(sql: &str) -> Option<Range<usize>> {
     None
 }
 
+/// Whether `sql` is a SELECT of literals alone, with or without names: nothing of it needs binding, and it cannot fail.
+pub fn selects_literals(sql: &str) -> bool {
+    let mut parts = tokens(sql).filter(|(token, _)| *token != Token::Gap);
+    let mut next = || {
+        parts
+            .next()
+            .map(|(token, range)| (token, &sql[range.clone()], range))
+    };
+    let is_word = |token, text: &str, word: &str| token == Token::Word && text.eq_ignore_ascii_case(word);
+    if !next().is_some_and(|(token, text, _)| is_word(token, text, "select")) {
+        return false;
+    }
+    loop {
+        let Some((token, mut text, mut range)) = next() else {
+            return false;
+        };
+        let mut literal = is_plain(text, token);
+        if text == "-" {
+            let Some((token, number, at)) = next() else {
+                return false;
+            };
+            literal = token == Token::Literal && !number.starts_with('\'') && is_plain(number, token);
+            (text, range) = (number, at);
+        }
+        if !literal {
+            return false;
+        }
+        let mut after = next();
+        // A string right behind a string is the same string.
+        if text.starts_with('\'') && sql[range.end..].starts_with('\'') {
+            return false;
+        }
+        if after
+            .as_ref()
+            .is_some_and(|(token, text, _)| is_word(*token, text, "as"))
+        {
+            let named = next().is_some_and(|(token, text, _)| {
+                token == Token::Word
+                    && text
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            });
+            if !named {
+                return false;
+            }
+            after = next();
+        }
+        match after {
+            None => return true,
+            Some((_, ",", _)) => {}
+            Some(_) => return false,
+        }
+    }
+}
+
+/// Whether a token is a literal that DuckDB takes as it is, whatever its settings.
+fn is_plain(text: &str, token: Token) -> bool {
+    /// Digits that fit into 64 bits.
+    const DIGITS: usize = 18;
+    match token {
+        Token::Word => ["true", "false", "null"]
+            .iter()
+            .any(|word| text.eq_ignore_ascii_case(word)),
+        Token::Literal if text.starts_with('\'') => {
+            text.len() > 1 && text.ends_with('\'') && !text.chars().any(char::is_control)
+        }
+        Token::Literal => {
+            let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+            text.len() <= DIGITS
+                && [whole, part]
+                    .iter()
+                    .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        }
+        _ => false,
+    }
+}
+
 /// Where the query of a CREATE VIEW is, in parentheses and with the names of its columns, if it has any, behind it.
 pub fn view_query(sql: &str) -> Option<String> {
     let mut columns = None;
@@ -240,12 +317,58 @@ mod tests {
         assert_eq!(words(sql).collect::<Vec<_>>(), ["INSERT", "INTO", "VALUES"]);
     }
 
+    #[test]
+    fn only_literals_need_no_binding() {
+        for sql in [
+            "select 1",
+            "SELECT 1 AS one, 'a' as b, null, -2.5, true /* c */",
+            " select '' ",
+            "select 'from t'",
+        ] {
+            assert!(selects_literals(sql), "{sql}");
+        }
+        for sql in [
+            "",
+            "select",
+            "select 1,",
+            "select 1 +",
+            "select 1 + 1",
+            "select *",
+            "select a",
+            "select 1 from t",
+            "select now()",
+            "select current_date",
+            "select 1 as",
+            "select 1 as \"a\"",
+            "select 1 as a b",
+            "select 1 a",
+            "select 'a",
+            "select 'it''s'",
+            "select 'a' 'b'",
+            "select - - 1",
+            "select -'1'",
+            "select 1e400",
+            "select 99999999999999999999",
+            "select 1..2",
+            "select 1; select 2",
+            "select $1",
+            "select ?",
+            "select 'a\0b'",
+            "select 1 union select 2",
+            "select true as x from t",
+            "with a as (select 1) select 1",
+        ] {
+            assert!(!selects_literals(sql), "{sql}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_to_its_end(text in ".{0,200}") {
             let length: usize = tokens(&text).map(|(_, range)| range.len()).sum();
             prop_assert_eq!(length, text.len());
             let _ = query_of(&text);
+            let _ = selects_literals(&text);
         }
     }
 }

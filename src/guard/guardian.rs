@@ -334,6 +334,11 @@ impl Guardian {
         process
     }
 
+    /// As [`Guardian::used_now`], read within the last millisecond.
+    pub fn used_lately(&self) -> Bytes {
+        self.process_lately().anonymous
+    }
+
     /// As [`Guardian::process_now`], but for small queries one after the other what the last of them read will do.
     fn process_lately(&self) -> ProcessMemory {
         let recent = *self.recent.lock();

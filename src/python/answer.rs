@@ -42,6 +42,11 @@ impl Answer {
         Answer::of_relation(ward, seat, statement, relation, Report::default())
     }
 
+    /// A SELECT of literals: not bound, not run.
+    pub(super) fn of_literals(ward: &Bound<'_, PyWard>, seat: Seat, statement: Statement) -> Self {
+        Inner::wrap(ward, seat, statement, None, State::Unbound, Report::default())
+    }
+
     /// What `relation` gives when it is read.
     pub(super) fn of_relation(
         ward: &Bound<'_, PyWard>,
@@ -52,7 +57,7 @@ impl Answer {
     ) -> PyResult<Self> {
         let names = relation.getattr(intern!(relation.py(), "columns"))?.extract()?;
         let state = State::Lazy(relation.clone().unbind());
-        Ok(Inner::wrap(ward, seat, statement, names, state, report))
+        Ok(Inner::wrap(ward, seat, statement, Some(names), state, report))
     }
 
     /// Another statement, run to its end; `rows` is what it said.
@@ -68,7 +73,7 @@ impl Answer {
             ward,
             seat.held(ward.py()),
             statement,
-            names,
+            Some(names),
             State::Rows {
                 rows: rows.unbind(),
                 next: 0,
@@ -77,8 +82,9 @@ impl Answer {
         )
     }
 
-    /// The rest of the rows of a statement that was run to its end, and None for any other answer.
+    /// The rest of the rows of a statement that was run to its end, and None for any other answer, which is bound then.
     fn remaining<'py>(&self, py: Python<'py>, how: &'static str) -> PyResult<Option<Bound<'py, PyList>>> {
+        self.inner.bind(py)?;
         let mut state = self.inner.state()?;
         let State::Rows { rows, next } = &*state else {
             return Ok(None);
@@ -91,6 +97,7 @@ impl Answer {
 
     fn fetch<'py>(&self, py: Python<'py>, size: usize) -> PyResult<Bound<'py, PyList>> {
         let inner = &self.inner;
+        inner.run_unbound(py)?;
         {
             let mut state = inner.state()?;
             if let State::Rows { rows, next } = &mut *state {
@@ -173,13 +180,14 @@ fn length(value: &Bound<'_, PyAny>) -> Option<u64> {
 impl Answer {
     /// The names of the columns.
     #[getter]
-    fn columns(&self) -> Vec<String> {
-        self.inner.names.clone()
+    fn columns(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        Ok(self.inner.names(py)?.to_vec())
     }
 
     /// The `pyarrow.Schema`. Does not read the answer: of a query that has not run, DuckDB is asked for no rows of it.
     #[getter]
     fn schema<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.inner.bind(py)?;
         let state = self.inner.state()?;
         match &*state {
             State::Lazy(relation) => {
@@ -190,10 +198,10 @@ impl Answer {
                     .getattr(intern!(py, "schema"))?;
                 // As a subquery its columns got names of their own, where two had the same.
                 let rows = py.import(intern!(py, "duckward._rows"))?;
-                rows.call_method1("renamed", (schema, &self.inner.names))
+                rows.call_method1("renamed", (schema, self.inner.names(py)?))
             }
             State::Rows { rows, .. } => {
-                rows_as(py, "table", rows.bind(py), &self.inner.names)?.getattr(intern!(py, "schema"))
+                rows_as(py, "table", rows.bind(py), self.inner.names(py)?)?.getattr(intern!(py, "schema"))
             }
             State::Stream(reading) => pyarrow_schema(py, &reading.schema),
             other => Err(self.inner.unreadable(py, other)),
@@ -210,7 +218,10 @@ impl Answer {
         let inner = &slf.get().inner;
         {
             let state = inner.state()?;
-            if !matches!(&*state, State::Lazy(_) | State::Rows { .. } | State::Stream(_)) {
+            if !matches!(
+                &*state,
+                State::Unbound | State::Lazy(_) | State::Rows { .. } | State::Stream(_)
+            ) {
                 // An empty loop would look like an empty answer.
                 return Err(inner.unreadable(slf.py(), &state));
             }
@@ -220,7 +231,7 @@ impl Answer {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(rows) = self.remaining(py, "iteration")? {
-            return rows_as(py, "batch", &rows, &self.inner.names);
+            return rows_as(py, "batch", &rows, self.inner.names(py)?);
         }
         match self.inner.next(py)? {
             Some(batch) => pyarrow_batch(py, &batch),
@@ -236,7 +247,7 @@ impl Answer {
         requested_schema: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(rows) = self.remaining(py, "__arrow_c_stream__()")? {
-            let table = rows_as(py, "table", &rows, &self.inner.names)?;
+            let table = rows_as(py, "table", &rows, self.inner.names(py)?)?;
             return table.call_method1(intern!(py, "__arrow_c_stream__"), (requested_schema,));
         }
         // The protocol lets a producer ignore a schema that it does not cast to.
@@ -262,7 +273,7 @@ impl Answer {
     /// memory-mapped file, which is removed when the table is dropped.
     fn to_arrow<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(rows) = self.remaining(py, "to_arrow()")? {
-            return rows_as(py, "table", &rows, &self.inner.names);
+            return rows_as(py, "table", &rows, self.inner.names(py)?);
         }
         let inner = &self.inner;
         let mut state = inner.state()?;
@@ -316,7 +327,7 @@ impl Answer {
     /// The whole answer as a `pandas.DataFrame`, by DuckDB's own conversion.
     fn df<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(rows) = self.remaining(py, "df()")? {
-            return rows_as(py, "frame", &rows, &self.inner.names);
+            return rows_as(py, "frame", &rows, self.inner.names(py)?);
         }
         self.inner.whole(
             py,
@@ -333,7 +344,7 @@ impl Answer {
     /// The whole answer as a `polars.DataFrame`, by DuckDB's own conversion.
     fn pl<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(rows) = self.remaining(py, "pl()")? {
-            return rows_as(py, "polars", &rows, &self.inner.names);
+            return rows_as(py, "polars", &rows, self.inner.names(py)?);
         }
         self.inner.whole(
             py,
@@ -350,7 +361,7 @@ impl Answer {
     /// The whole answer as a dictionary of numpy arrays, by DuckDB's own conversion.
     fn fetchnumpy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(rows) = self.remaining(py, "fetchnumpy()")? {
-            return rows_as(py, "numpy", &rows, &self.inner.names);
+            return rows_as(py, "numpy", &rows, self.inner.names(py)?);
         }
         self.inner.whole(
             py,
@@ -381,6 +392,10 @@ impl Answer {
 
     /// All rows, or all that `fetchone()` and `fetchmany()` left, as a list of tuples.
     fn fetchall<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(rows) = self.inner.run_unbound(py)? {
+            *self.inner.state()? = State::Read("fetchall()");
+            return Ok(rows.into_bound(py).into_any());
+        }
         if let Some(rows) = self.remaining(py, "fetchall()")? {
             return Ok(rows.into_any());
         }
@@ -437,7 +452,10 @@ impl Answer {
                 report.outcome = Outcome::Closed;
                 *self.inner.report.lock() = report.clone();
             }
-        } else if !matches!(old, State::Lazy(_) | State::Rows { .. } | State::Cursor(_)) {
+        } else if !matches!(
+            old,
+            State::Unbound | State::Lazy(_) | State::Rows { .. } | State::Cursor(_)
+        ) {
             *state = old;
         }
         Ok(())
@@ -452,28 +470,28 @@ impl Answer {
         self.close(py)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let report = self.inner.report();
-        format!(
+        Ok(format!(
             "<duckward.Answer: {}; columns {}>",
             report.outcome,
-            self.inner.names.join(", ")
-        )
+            self.inner.names(py)?.join(", ")
+        ))
     }
 
-    fn _repr_html_(&self) -> String {
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
         let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
         let columns: Vec<String> = self
             .inner
-            .names
+            .names(py)?
             .iter()
             .map(|name| format!("<code>{}</code>", escape(name)))
             .collect();
-        format!(
+        Ok(format!(
             "<p>duckward.Answer with columns {}: iterate it, or call df(), pl(), to_arrow() or fetchall().</p>{}",
             columns.join(", "),
             self.inner.report().to_html()
-        )
+        ))
     }
 }
 

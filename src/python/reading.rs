@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyList;
 
 use super::answer::Answer;
@@ -35,6 +36,8 @@ pub(super) const ROWS: &str = "fetchone() or fetchmany()";
 
 /// Where the rows of an answer are.
 pub(super) enum State {
+    /// A SELECT of literals: not run, and bound only for a shape that needs their types.
+    Unbound,
     /// Bound, not run.
     Lazy(Py<PyAny>),
     /// A few rows, made when the statement ran.
@@ -110,7 +113,7 @@ pub(super) struct Inner {
     pub(super) core: Arc<Ward>,
     pub(super) seat: Seat,
     pub(super) statement: Statement,
-    pub(super) names: Vec<String>,
+    names: PyOnceLock<Vec<String>>,
     pub(super) state: Mutex<State>,
     pub(super) report: Mutex<Report>,
     // Last: the ward must outlive the answer, or `guard(con).sql(..)` would close it while it is read.
@@ -147,20 +150,83 @@ impl Inner {
         ward: &Bound<'_, PyWard>,
         seat: Seat,
         statement: Statement,
-        names: Vec<String>,
+        names: Option<Vec<String>>,
         state: State,
         report: Report,
     ) -> Answer {
+        let known = PyOnceLock::new();
+        if let Some(names) = names {
+            let _ = known.set(ward.py(), names);
+        }
         let inner = Arc::new(Inner {
             core: Arc::clone(ward.get().core()),
             seat,
             statement,
-            names,
+            names: known,
             state: Mutex::new(state),
             report: Mutex::new(report),
             ward: ward.clone().unbind(),
         });
         Answer { inner }
+    }
+
+    /// The names of the columns.
+    pub(super) fn names(&self, py: Python<'_>) -> PyResult<&[String]> {
+        let names = self.names.get_or_try_init(py, || {
+            self.relation(py)?
+                .bind(py)
+                .getattr(intern!(py, "columns"))?
+                .extract::<Vec<String>>()
+        })?;
+        Ok(names)
+    }
+
+    /// The statement, bound.
+    fn relation(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if let Some(open) = self.seat.slot.open() {
+            open.detach(py)?;
+        }
+        self.refuse_own_query(py)?;
+        let con = self.seat.con(py);
+        Ok(con
+            .call_method1(intern!(py, "sql"), (&self.statement.sql,))?
+            .unbind())
+    }
+
+    /// Binds what was not bound, for a shape that needs its types.
+    pub(super) fn bind(&self, py: Python<'_>) -> PyResult<()> {
+        let mut state = self.state()?;
+        if matches!(&*state, State::Unbound) {
+            *state = State::Lazy(self.relation(py)?);
+        }
+        Ok(())
+    }
+
+    /// Runs what was not bound, for its rows; None for any other answer. Leaves it to be read row by row.
+    pub(super) fn run_unbound(self: &Arc<Self>, py: Python<'_>) -> PyResult<Option<Py<PyList>>> {
+        let mut state = self.state()?;
+        if !matches!(&*state, State::Unbound) {
+            return Ok(None);
+        }
+        self.claim(py)?;
+        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
+            let sql = prepared.unwrap_or(&self.statement.sql);
+            self.seat
+                .con(py)
+                .call_method1(intern!(py, "execute"), (sql,))
+                .and_then(|con| con.call_method0(intern!(py, "fetchall")))
+                .and_then(|rows| Ok(rows.cast_into::<PyList>()?.unbind()))
+                .map_err(|error| fault(error, py, original))
+        };
+        match run(py, &self.core, &self.seat, &self.statement, &mut attempt) {
+            Ok((rows, ticket)) => {
+                let count = rows.bind(py).len() as u64;
+                *self.report.lock() = py.detach(|| ticket.finish(Some(count)));
+                *state = State::Cursor(rows.bind(py).try_iter()?.into_any().unbind());
+                Ok(Some(rows))
+            }
+            Err((failed, original)) => Err(self.failed(py, &mut state, &failed, original)),
+        }
     }
 
     /// The state, for this thread alone. Never waits: another thread may hold it for long, and wait for the GIL.
@@ -195,7 +261,7 @@ impl Inner {
                 "some of this answer was already read; go on in the same way, or run the query again"
                     .to_owned()
             }
-            State::Lazy(_) | State::Rows { .. } => "this answer is not read".to_owned(),
+            State::Unbound | State::Lazy(_) | State::Rows { .. } => "this answer is not read".to_owned(),
         };
         exception(py, &Error::new(ErrorKind::State, message))
     }

@@ -22,6 +22,7 @@ use super::statement::{
     Given, Kind, Statement, bind_error, changed, execute, is_planned, kind, plain_select, refuse_lost_commit,
 };
 use crate::error::{Error, ErrorKind};
+use crate::fallback::text::selects_literals;
 use crate::guard::Priority;
 use crate::ward::{AttemptError, Cutting, Report, Ward};
 
@@ -327,6 +328,11 @@ impl PyWard {
         }
         if kind != Kind::Select {
             return Self::run_now(slf, &seat, &object, statement, kind, params);
+        }
+        if params.is_none() && selects_literals(&statement.sql) {
+            // What DuckDB asks of a connection before it binds: whether it is open.
+            seat.con(py).call_method0(intern!(py, "query_progress"))?;
+            return Ok(Answer::of_literals(slf, seat, statement));
         }
         let relation = this.bind(py, &seat, &object, &statement, params)?;
         Answer::lazy(slf, seat, statement, &relation)

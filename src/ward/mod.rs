@@ -482,7 +482,7 @@ impl Ward {
                     drop(ceiling);
                     std::mem::forget(begun);
                     // A query may be done before the watcher has looked once.
-                    connection.observe(self.guardian.used_now(), Bytes(0));
+                    connection.observe(self.guardian.used_lately(), Bytes(0));
                     let held = ticket::Held { degraded, permit };
                     let ticket = Ticket::new(
                         self,

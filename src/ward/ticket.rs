@@ -185,7 +185,7 @@ impl Ticket {
         let held = self.held.take()?;
         let guardian = Arc::clone(self.ward.guardian());
         let now = guardian.clock().now();
-        self.connection.observe(guardian.used_now(), Bytes(0));
+        self.connection.observe(guardian.used_lately(), Bytes(0));
         let ended = self.connection.end(self.report.query);
         drop(held);
         let peak = ended.map_or(Bytes(0), |active| active.peak);

@@ -182,6 +182,8 @@ def test_string_views_come_through(con: Con) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
+        "SELECT 1",
+        "select -1 AS one, 'x' AS b, NULL AS n, true, 2.50 AS a, 3 AS a",
         "SELECT 1 AS a, 'x' AS b WHERE FALSE",
         "SELECT range FROM range(1)",
         "SELECT range AS r, range::VARCHAR AS v FROM range(2047)",
@@ -233,6 +235,34 @@ def test_columns_and_schema_are_known(ward: duckward.Ward) -> None:
     assert answer.columns == ["a", "b"]
     assert answer.schema.names == ["a", "b"]
     assert answer.schema.types[0] == pa.int32()
+
+
+def test_literals_are_an_answer_like_any_other(ward: duckward.Ward) -> None:
+    answer = ward.sql("SELECT 1 AS a, 'x' AS b")
+    assert answer.columns == ["a", "b"]
+    assert answer.schema.types[0] == pa.int32()
+    assert "answered" not in repr(answer)
+    assert answer.fetchall() == [(1, "x")]
+    assert (answer.report.rows, answer.report.outcome) == (1, "answered")
+    with pytest.raises(duckward.Error, match="already read by fetchall"):
+        answer.fetchall()
+    one = ward.sql("SELECT 7")
+    assert one.fetchone() == (7,)
+    with pytest.raises(duckward.Error, match="already read"):
+        one.to_arrow()
+    assert one.fetchone() is None
+    with ward.sql("SELECT 7") as unread:
+        pass
+    with pytest.raises(duckward.Error, match="closed"):
+        unread.fetchall()
+    # An open answer of the same connection goes on.
+    rows = ward.sql("SELECT range AS r FROM range(300000)")
+    first = next(rows)
+    assert ward.sql("SELECT 1").fetchall() == [(1,)]
+    assert first.num_rows + sum(batch.num_rows for batch in rows) == 300000
+    ward.connection.close()
+    with pytest.raises(duckdb.ConnectionException):
+        ward.sql("SELECT 1")
 
 
 def test_the_schema_is_the_one_of_the_batches(ward: duckward.Ward) -> None:
