@@ -162,7 +162,7 @@ def select_1(quick: bool) -> Iterator[Row]:
             "<= 50 us" if promised else "-",
             statistics.median(added) <= 50 if promised else None,
             f"{guarded} {middle[guarded]:.0f} us, {plain} {middle[plain]:.0f} us; blocks of {size} by turns"
-            + ("; ward.sql of literals neither binds nor runs before it is read" if guarded == "ward.sql" else ""),
+            + ("; literals are neither bound nor run before they are read" if guarded == "ward.sql" else ""),
         )
 
 
