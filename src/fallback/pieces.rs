@@ -370,6 +370,25 @@ fn list_length(tree: &Value, pointer: &str) -> usize {
         .map_or(0, Vec::len)
 }
 
+/// Pairs in `table`, with how many values there are up to each.
+fn running(table: &str) -> String {
+    format!(
+        "(SELECT v, sum(n) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS upto FROM {table})"
+    )
+}
+
+/// The value at `share` of the pairs in `table`, between two that are there, by DuckDB's own arithmetic.
+fn between(table: &str, share: &str) -> String {
+    let running = running(table);
+    format!(
+        "(SELECT CASE WHEN low = high THEN one ELSE one * (1 - (place - low)) + other * (place - low) END FROM \
+         (SELECT any_value(place) AS place, any_value(low) AS low, any_value(high) AS high, \
+         min(v) FILTER (WHERE upto > low)::DOUBLE AS one, min(v) FILTER (WHERE upto > high)::DOUBLE AS other \
+         FROM {running}, (SELECT place, floor(place) AS low, ceil(place) AS high FROM \
+         (SELECT (sum(n)::BIGINT - 1) * ({share})::DOUBLE AS place FROM {table}))))"
+    )
+}
+
 /// What gives the answer from the pairs in `table`, whose values are of type `kind`; none where that is not known to be the
 /// same to the last bit.
 fn asked(
@@ -378,20 +397,28 @@ fn asked(
     table: &str,
     kind: &str,
 ) -> Result<Option<String>, Fault> {
-    let running = format!(
-        "(SELECT v, sum(n) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS upto FROM {table})"
-    );
-    if ungrouped.question == Question::Distinct {
-        // The function is put in afterwards.
-        return Ok(Some(format!("(SELECT count(v) FROM {table})")));
-    }
     let whole_number = matches!(
         kind,
         "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "UTINYINT" | "USMALLINT" | "UINTEGER"
     );
-    if ungrouped.question == Question::Continuous && !whole_number && kind != "DOUBLE" {
-        return Ok(None);
+    match ungrouped.question {
+        // The function is put in afterwards.
+        Question::Distinct => return Ok(Some(format!("(SELECT count(v) FROM {table})"))),
+        // Of several values DuckDB's threads take any.
+        Question::Mode => {
+            return Ok(Some(format!(
+                "(SELECT min(v) FROM {table} WHERE n = (SELECT max(n) FROM {table}))"
+            )));
+        }
+        Question::Continuous | Question::Deviation if !whole_number && kind != "DOUBLE" => return Ok(None),
+        Question::Deviation => {
+            let middle = between(table, "0.5");
+            let distances = format!("(SELECT abs(v::DOUBLE - {middle}) AS v, n FROM {table})");
+            return Ok(Some(between(&distances, "0.5")));
+        }
+        Question::Continuous | Question::Discrete => {}
     }
+    let running = running(table);
     let mut parts = Vec::new();
     for share in &ungrouped.shares {
         let share = if share.is_null() {
@@ -405,13 +432,7 @@ fn asked(
                 "(SELECT min(v) FROM {running}, (SELECT greatest(1, sum(n)::DECIMAL(24, 0) - floor(sum(n)::DECIMAL(24, 0) \
                  - sum(n)::DECIMAL(24, 0) * {share})) - 1 AS place FROM {table}) WHERE upto > place)"
             ),
-            _ => format!(
-                "(SELECT CASE WHEN low = high THEN one ELSE one * (1 - (place - low)) + other * (place - low) END FROM \
-                 (SELECT any_value(place) AS place, any_value(low) AS low, any_value(high) AS high, \
-                 min(v) FILTER (WHERE upto > low)::DOUBLE AS one, min(v) FILTER (WHERE upto > high)::DOUBLE AS other \
-                 FROM {running}, (SELECT place, floor(place) AS low, ceil(place) AS high FROM \
-                 (SELECT (sum(n)::BIGINT - 1) * ({share})::DOUBLE AS place FROM {table}))))"
-            ),
+            _ => between(table, &share),
         });
     }
     Ok(Some(if ungrouped.is_list {

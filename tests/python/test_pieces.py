@@ -315,6 +315,10 @@ def test_parameters(guarded: duckward.Ward, value: object) -> None:
         "median(d)",
         "quantile_cont(d, [0.01, 0.1, 0.85, 0.99])",
         "count(DISTINCT v), sum(DISTINCT k), count(DISTINCT s)",
+        "mad(v), mad(k), mad(v) FILTER (WHERE v % 3 = 1), mad(v) FILTER (WHERE v < 0)",
+        "mad(d), mad(d) FILTER (WHERE isfinite(d))",
+        "mode(k // 1000), mode(s) FILTER (WHERE id = 17), mode(CASE WHEN id % 3 > 0 THEN 'x' ELSE s END), "
+        "mode(v) FILTER (WHERE id < 0), mode(NULL::INTEGER), mode([id % 2, 7]) FILTER (WHERE id % 4 > 0)",
         # From the other end, and not from pairs.
         "quantile_disc(v, -0.25)",
         "quantile_cont(v, -0.3)",

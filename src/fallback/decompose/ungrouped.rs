@@ -16,6 +16,10 @@ pub enum Question {
     Discrete,
     /// The value at a share of all, between two that are there.
     Continuous,
+    /// The median of the distances from the median.
+    Deviation,
+    /// The value that is there most often; of several, the smallest.
+    Mode,
 }
 
 /// One aggregate that is computed from the pairs.
@@ -88,6 +92,8 @@ fn question(root: &Value, pointer: &str, node: &Value, call: &Value) -> Option<U
         ) => return None,
         (_, [_]) if distinct => (Question::Distinct, Vec::new()),
         ("median", [_]) => (Question::Continuous, vec![json!(null)]),
+        ("mad", [_]) => (Question::Deviation, Vec::new()),
+        ("mode", [_]) => (Question::Mode, Vec::new()),
         ("quantile_cont", [_, share]) => (Question::Continuous, vec![(*share).clone()]),
         ("quantile_disc" | "quantile", [_, share]) => (Question::Discrete, vec![(*share).clone()]),
         _ => return None,
