@@ -1357,8 +1357,8 @@ impl Run<'_> {
                 Error::new(
                     ErrorKind::Memory,
                     format!(
-                        "one group of the query does not fit into memory by itself: ({key}) has {rows} rows, and its \
-                         aggregate keeps all of them; raise memory=, or aggregate less of it\nDuckDB said: {}",
+                        "one group does not fit into memory by itself: that of the key {key}, whose {rows} rows are all \
+                         kept by its aggregate; raise memory=, or aggregate less of it\nDuckDB said: {}",
                         error.message
                     ),
                 )

@@ -19,9 +19,14 @@ use crate::units::Bytes;
 /// What is left for everybody else, however much the engine's allocator keeps mapped.
 pub const HEADROOM: Bytes = Bytes::mib(16);
 
-/// What may still be mapped when a burst is seen: blocks of an engine have sizes of powers of two, and the last that fits must
-/// leave something for a thread's first allocation, without which glibc ends the process.
+/// What may still be mapped when a burst is seen.
 pub const BURST_ROOM: Bytes = Bytes((11 << 20) / 2);
+
+/// What the sizes of large mappings are multiples of.
+const BLOCK: u64 = 512 << 10;
+
+/// What is left of the room when such mappings have filled it: enough for the heap of a thread that has none yet.
+const REST: u64 = 448 << 10;
 
 /// Free memory in the heap, below the size that glibc maps and unmaps on its own.
 const SMALL_CHANGE: usize = 96 << 10;
@@ -67,21 +72,24 @@ static RELEASED: AtomicBool = AtomicBool::new(false);
 /// limit allows for as much new as there is room for what is in use. In a burst all of it is used at once, so then
 /// everything mapped counts, but for `aside`, which no engine can use: thread stacks, and what another library reserved.
 /// `strict` is the least such a limit may be: what was mapped when the burst began, and some head-room, because a small
-/// allocation that fails ends many a C library. `most` is the limit that may not be passed: the hard limit, or a soft one
-/// that was there before.
-pub fn limit(
-    now: ProcessMemory,
-    aside: Bytes,
-    reach: Bytes,
-    strict: Option<Bytes>,
-    most: Option<Bytes>,
-) -> Bytes {
+/// allocation that fails ends many a C library.
+pub fn limit(now: ProcessMemory, aside: Bytes, reach: Bytes, strict: Option<Bytes>) -> Bytes {
     let limit = match strict {
         Some(least) => reach.plus(aside).max(least),
         None => now.data.plus(reach.minus(now.anonymous)),
     };
     // One byte less than "no limit", in case it saturated.
-    limit.min(most.unwrap_or(Bytes(NONE - 1)))
+    limit.min(Bytes(NONE - 1))
+}
+
+/// `limit`, lowered so that with `mapped` bytes mapped the room is no whole number of blocks. Who takes blocks until one fails
+/// leaves a rest then, and in that a thread's first allocation succeeds, without which glibc ends the process.
+fn with_rest(limit: Bytes, mapped: Bytes) -> Bytes {
+    let blocks = limit.minus(mapped).0 / BLOCK;
+    if blocks == 0 {
+        return limit;
+    }
+    mapped.plus(Bytes((blocks - 1) * BLOCK + REST))
 }
 
 /// Sizes of the mappings in the text of `/proc/self/maps` that no engine hands out: stacks (a private writable mapping
@@ -172,7 +180,9 @@ fn strict() -> Option<Bytes> {
 }
 
 fn limit_for(now: ProcessMemory, reach: Bytes) -> Bytes {
-    limit(now, Bytes(ASIDE.load(SeqCst)), reach, strict(), before())
+    let aside = Bytes(ASIDE.load(SeqCst));
+    let limit = with_rest(limit(now, aside, reach, strict()), now.data);
+    before().map_or(limit, |most| limit.min(most))
 }
 
 /// Sets the limit, unless somebody else has set one; with [`ARMED`] locked.
@@ -339,7 +349,7 @@ mod tests {
     fn usually_there_is_room_for_as_much_new_as_may_still_come_into_use() {
         let used = process(Bytes::mib(350), Bytes::mib(420));
         assert_eq!(
-            limit(used, Bytes::mib(70), Bytes::mib(550), None, None),
+            limit(used, Bytes::mib(70), Bytes::mib(550), None),
             Bytes::mib(420 + 200)
         );
     }
@@ -348,19 +358,13 @@ mod tests {
     fn in_a_burst_everything_mapped_counts_but_what_is_set_aside() {
         let ahead = process(Bytes::mib(90), Bytes::mib(420));
         assert_eq!(
-            limit(
-                ahead,
-                Bytes::mib(70),
-                Bytes::mib(500),
-                Some(Bytes::mib(436)),
-                None
-            ),
+            limit(ahead, Bytes::mib(70), Bytes::mib(500), Some(Bytes::mib(436))),
             Bytes::mib(570)
         );
         let over = process(Bytes::mib(490), Bytes::mib(700));
         let least = Some(Bytes::mib(716));
         assert_eq!(
-            limit(over, Bytes::mib(70), Bytes::mib(500), least, None),
+            limit(over, Bytes::mib(70), Bytes::mib(500), least),
             Bytes::mib(716)
         );
     }
@@ -382,16 +386,22 @@ garbage\n";
 
     proptest! {
         #[test]
-        fn more_reach_never_lowers_the_limit_and_the_most_is_never_passed(
-            now: (u64, u64), aside: u64, reach: u64, more: u64, strict: Option<u64>, most: Option<u64>,
+        fn blocks_that_fill_the_room_leave_a_rest(limit: u64, mapped: u64, blocks in 1u64..64) {
+            let lowered = with_rest(Bytes(limit), Bytes(mapped));
+            prop_assert!(lowered <= Bytes(limit) && limit - lowered.0 <= 2 * BLOCK);
+            let room = lowered.minus(Bytes(mapped)).0;
+            prop_assert!(room < BLOCK || room % (blocks * BLOCK) >= REST);
+        }
+
+        #[test]
+        fn more_reach_never_lowers_the_limit(
+            now: (u64, u64), aside: u64, reach: u64, more: u64, strict: Option<u64>,
         ) {
             let (now, aside, reach) = (process(Bytes(now.0), Bytes(now.1)), Bytes(aside), Bytes(reach));
             let strict = strict.map(Bytes);
-            let free = limit(now, aside, reach, strict, None);
+            let free = limit(now, aside, reach, strict);
             prop_assert!(free.0 < NONE);
-            prop_assert!(limit(now, aside, reach.plus(Bytes(more)), strict, None) >= free);
-            let most = most.map(Bytes);
-            prop_assert_eq!(limit(now, aside, reach, strict, most), most.map_or(free, |most| most.min(free)));
+            prop_assert!(limit(now, aside, reach.plus(Bytes(more)), strict) >= free);
         }
     }
 

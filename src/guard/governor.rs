@@ -21,9 +21,6 @@ use crate::clock::Moment;
 use crate::settings::Settings;
 use crate::units::Bytes;
 
-/// Pause before people are told again of an escalation to the same level.
-const TELL_AGAIN: Duration = Duration::from_secs(5 * 60);
-
 /// Something the guard does about memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
@@ -427,10 +424,4 @@ impl Governor {
             since: input.now,
         });
     }
-}
-
-/// Whether people are told of an escalation to `level`, `told` being when they were last told of one to the same
-/// level: not twice in five minutes, but always from critical on. Events are published in any case.
-pub fn tell_again(level: Level, told: Option<Moment>, now: Moment) -> bool {
-    level >= Level::Critical || told.is_none_or(|told| now.since(told) >= TELL_AGAIN)
 }

@@ -21,7 +21,7 @@ use super::elastic::{self, Elastic, NewLimit, Room};
 use super::governor::{
     Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval,
 };
-use super::pressure::{Pressure, Thresholds, is_burst};
+use super::pressure::{Pressure, Thresholds, is_burst, is_unheeded};
 use super::reading::{DuckdbMemory, ProcessMemory, Reading, Sample, Sampler, Scope, Usage, tightest};
 use super::respond::Instance;
 use super::wake::{LONGEST_WAIT, Wake};
@@ -126,11 +126,19 @@ struct State {
     rising: bool,
     /// The same, over a time that is short enough for a burst.
     burst_from: Option<(Moment, Bytes)>,
-    /// When a running query's memory last grew faster than what DuckDB tracks ever does, and the least the ceiling may be
-    /// for it.
+    /// When a running query's memory last grew faster than what DuckDB tracks ever does, or although it was interrupted, and
+    /// the least the ceiling may be for it.
     burst: Option<(Moment, Bytes)>,
     /// When the host's own queries were last interrupted.
     host_interrupted: Option<Moment>,
+}
+
+impl State {
+    /// From now on everything mapped counts, for a while.
+    fn bursts(&mut self, now: Moment) {
+        let begun = self.reading.process.data.plus(BURST_ROOM);
+        self.burst = Some((now, self.burst.map_or(begun, |(_, least)| least)));
+    }
 }
 
 /// Where the system's limits come from.
@@ -574,6 +582,9 @@ impl Guardian {
                 .filter(|query| query.already_interrupted.is_some())
                 .count(),
         };
+        if is_unheeded(level, input.interrupted, state.growth) {
+            state.bursts(now);
+        }
         let (governor, steps) = state.governor.decide(&input, &state.policy);
         state.governor = governor;
         let victim = choose_victim(&queries, state.settings.victim, now);
@@ -667,10 +678,7 @@ impl Guardian {
         if took >= BURST_WITHIN {
             let fill = elastic::fill_share(&state.settings);
             if is_burst(used.minus(before), took, state.usage.share(), fill) {
-                let least = state
-                    .burst
-                    .map_or(state.reading.process.data.plus(BURST_ROOM), |(_, least)| least);
-                state.burst = Some((now, least));
+                state.bursts(now);
             }
             state.burst_from = Some((now, used));
         }

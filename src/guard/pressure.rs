@@ -104,12 +104,21 @@ const BURST_A_SECOND: Bytes = Bytes::mib(1228);
 /// How far DuckDB goes over its own limit.
 const OVERSHOOT: f64 = 0.05;
 
+/// Bytes per second from which on memory grows, and does not only come and go.
+const GROWING: f64 = 50e6;
+
 /// Whether memory, now at `share` of what there is, that grew by `growth` in `took` does so in a burst. Up to `fill`, the
 /// share that DuckDB's limit leaves to it, DuckDB itself may grow as fast as the machine copies: that is no burst.
 pub fn is_burst(growth: Bytes, took: Duration, share: f64, fill: f64) -> bool {
     let most = BURST_A_SECOND.times(took.as_secs_f64());
     // A share that is not a number is not known to be harmless.
     growth > most && (share.is_nan() || share > fill + OVERSHOOT)
+}
+
+/// Whether memory grows, by `growth` bytes a second, although `interrupted` queries have been told to stop at `level`: then the
+/// engine heeds no interrupt, and only an allocation that fails ends it.
+pub fn is_unheeded(level: Level, interrupted: usize, growth: f64) -> bool {
+    level == Level::Emergency && interrupted > 0 && growth > GROWING
 }
 
 /// The level in force, and since when the share has been low enough to leave it.
@@ -174,6 +183,15 @@ mod tests {
             "slow enough to be interrupted"
         );
         assert!(is_burst(Bytes::mib(20), ms(10), f64::NAN, 0.78));
+    }
+
+    #[test]
+    fn growth_after_an_interrupt_is_unheeded_only_in_an_emergency() {
+        assert!(is_unheeded(Level::Emergency, 1, 2e8));
+        assert!(!is_unheeded(Level::Critical, 1, 2e8));
+        assert!(!is_unheeded(Level::Emergency, 0, 2e8));
+        assert!(!is_unheeded(Level::Emergency, 1, 1e6));
+        assert!(!is_unheeded(Level::Emergency, 1, f64::NAN));
     }
 
     fn thresholds() -> Thresholds {

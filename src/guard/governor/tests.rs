@@ -522,16 +522,3 @@ fn the_names_are_stable_and_differ() {
         actions.len()
     );
 }
-
-#[test]
-fn people_are_told_again_after_five_minutes_and_always_from_critical_on() {
-    let minutes = |m: u64| START + Duration::from_secs(m * 60);
-    for level in Level::ALL {
-        assert!(tell_again(level, None, START));
-        assert!(tell_again(level, Some(START), minutes(5)));
-        assert_eq!(
-            tell_again(level, Some(START), minutes(4)),
-            level >= Level::Critical
-        );
-    }
-}
