@@ -174,6 +174,12 @@ impl Ceiling {
     }
 }
 
+/// Whether the ceiling can hold the process, now at `now`, to `reach`: what is mapped already comes into use without asking the
+/// system, and an allocator may keep mapped what it freed (jemalloc does, for good).
+pub fn holds(now: ProcessMemory, reach: Bytes) -> bool {
+    now.data.minus(Bytes(ASIDE.load(SeqCst))) <= reach
+}
+
 fn strict() -> Option<Bytes> {
     let least = STRICT.load(SeqCst);
     (least != NONE).then_some(Bytes(least))

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Level;
 use super::admission::{Admission, Demand, Permit};
 use super::budget::{Budget, Limits};
-use super::ceiling::{Armed, BURST_ROOM, Ceiling, HEADROOM};
+use super::ceiling::{self, Armed, BURST_ROOM, Ceiling, HEADROOM};
 use super::elastic::{self, Elastic, NewLimit, Room};
 use super::governor::{
     Action, Governor, Input, Policy, RunningQuery, Step, Trend, choose_victim, next_interval,
@@ -531,6 +531,20 @@ impl Guardian {
             self.ceiling.arm(process, reach)
         });
         (armed, process.anonymous)
+    }
+
+    /// Whether memory that grows faster than any interrupt could be held to the limit in force.
+    pub fn holds(&self) -> bool {
+        let process = self.process_now();
+        let state = self.state.lock();
+        let reach = reach(state.usage, state.reading.process);
+        drop(state);
+        ceiling::holds(process, reach)
+    }
+
+    /// Whether memory grew lately in a way that no interrupt stops.
+    pub fn has_burst(&self) -> bool {
+        self.state.lock().burst.is_some()
     }
 
     /// Ends the watcher's wait.

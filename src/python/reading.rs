@@ -183,10 +183,7 @@ impl Inner {
 
     /// The statement, bound.
     fn relation(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if let Some(open) = self.seat.slot.open() {
-            open.detach(py)?;
-        }
-        self.refuse_own_query(py)?;
+        self.seat.free(py)?;
         let con = self.seat.con(py);
         Ok(con
             .call_method1(intern!(py, "sql"), (&self.statement.sql,))?
@@ -208,7 +205,7 @@ impl Inner {
         if !matches!(&*state, State::Unbound) {
             return Ok(None);
         }
-        self.claim(py)?;
+        self.seat.free(py)?;
         let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
             let sql = prepared.unwrap_or(&self.statement.sql);
             self.seat

@@ -84,6 +84,14 @@ impl Seat {
         }
     }
 
+    /// Frees the connection of an answer that holds it, which moves to memory or disk.
+    pub(super) fn free(&self, py: Python<'_>) -> PyResult<()> {
+        match self.slot.open() {
+            Some(open) => open.detach(py),
+            None => Ok(()),
+        }
+    }
+
     /// The connection object.
     pub(super) fn con<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyAny> {
         self.con.bind(py)

@@ -306,9 +306,7 @@ impl PyWard {
         let priority = self::priority(py, priority)?;
         let cutting = cutting(py, pieces)?;
         let seat = this.seat(py, connection)?;
-        if let Some(open) = seat.slot.open() {
-            open.detach(py)?;
-        }
+        seat.free(py)?;
         let mut statements = this.parse(&seat, query, priority, cutting)?;
         let Some((object, mut statement, kind)) = statements.pop() else {
             return Err(exception(
@@ -354,9 +352,7 @@ impl PyWard {
         this.usable(py)?;
         let cutting = cutting(py, pieces)?;
         let seat = this.seat(py, connection)?;
-        if let Some(open) = seat.slot.open() {
-            open.detach(py)?;
-        }
+        seat.free(py)?;
         let mut statements = this.parse(&seat, sql, Priority::Normal, cutting)?;
         let [(object, statement, kind)] = statements.as_mut_slice() else {
             let count = statements.len();

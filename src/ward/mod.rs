@@ -6,6 +6,7 @@ mod refusal;
 pub mod report;
 pub mod ticket;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::fallback::classify::{Failure, classify};
 use crate::fallback::decompose::functions::Functions;
 use crate::fallback::history::{Fingerprint, History};
 use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung};
+use crate::fallback::pieces::REFUSED_BY_THE_SYSTEM;
 use crate::guard::admission::{ALONE, Demand, Priority};
 use crate::guard::guardian::{Guardian, Member};
 use crate::guard::reading::Usage;
@@ -36,6 +38,8 @@ pub use ticket::Ticket;
 
 /// How many shapes of queries a ward remembers.
 const SHAPES: usize = 512;
+/// How many statements that cannot be stopped are remembered.
+const WILD: usize = 64;
 /// How long a query that the guard interrupted waits for memory to fall before it is tried again.
 const RELIEF: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
@@ -154,6 +158,8 @@ pub struct Ward {
     loaded: Loaded,
     budget: Budget,
     history: Mutex<History>,
+    /// Statements whose memory grew in a way that no interrupt stops.
+    wild: Mutex<BTreeSet<String>>,
     /// What is known of DuckDB's own functions.
     functions: Mutex<Functions>,
     /// How often `cancel` was called: it also ends queries that wait, for which there is nothing to interrupt.
@@ -255,6 +261,7 @@ impl Ward {
             loaded,
             budget: budget.clone(),
             history: Mutex::new(History::new(SHAPES)),
+            wild: Mutex::new(BTreeSet::new()),
             functions: Mutex::new(Functions::default()),
             cancels: AtomicU64::new(0),
             pausing: AtomicUsize::new(0),
@@ -402,6 +409,9 @@ impl Ward {
             run.report.why = was_answered(start);
         }
         let began = self.guardian.clock().now();
+        if self.wild.lock().contains(job.sql) && !self.guardian.holds() {
+            return Err(run.fail(wild(), began));
+        }
         let cancels = self.cancels.load(Ordering::Acquire);
         let cancelled = || self.cancels.load(Ordering::Acquire) != cancels;
         loop {
@@ -525,7 +535,11 @@ impl Ward {
                 retries: settings.retries,
                 backoff: settings.backoff,
             };
-            let available = plans.available();
+            let mut available = plans.available();
+            let memory = matches!(failure, Failure::Memory | Failure::InterruptedByGuard);
+            if memory && (self.guardian.has_burst() || error.message.contains(REFUSED_BY_THE_SYSTEM)) {
+                self.tame(job.sql, &mut available);
+            }
             let (next, decision) = ladder.next(failure, facts, &available, patience);
             ladder = next;
             let gave_up = matches!(run.stop, Some(Stop::Cancel | Stop::Signal));
@@ -558,6 +572,18 @@ impl Ward {
                     return Err(run.fail(error, began));
                 }
             }
+        }
+    }
+
+    /// After memory grew in a way that no interrupt stops: where the ceiling cannot hold it the next time, nothing would.
+    fn tame(&self, sql: &str, available: &mut Vec<Rung>) {
+        let mut wild = self.wild.lock();
+        if wild.len() < WILD {
+            wild.insert(sql.to_owned());
+        }
+        drop(wild);
+        if !self.guardian.holds() {
+            available.retain(|rung| *rung == Rung::Pieces);
         }
     }
 
@@ -709,6 +735,13 @@ fn was_answered(rung: Rung) -> String {
         "this shape of query was answered on the rung \"{}\" the last time",
         rung.name()
     )
+}
+
+fn wild() -> Error {
+    let message = "the last time the memory of this query grew faster than an interrupt stops it, and what \
+                   DuckDB has kept mapped since could not be held to the budget: run it in a new process, on fewer rows \
+                   or shorter values at a time, or raise memory=";
+    Error::new(ErrorKind::Memory, message)
 }
 
 fn busy() -> Error {

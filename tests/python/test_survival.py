@@ -127,7 +127,14 @@ def test_growth_that_duckdb_cannot_interrupt_is_refused(run_in_cgroup: Run) -> N
         run_in_cgroup,
         """
         con.execute("CREATE TABLE t AS SELECT repeat('x', 40000) AS s FROM range(2000)")
-        ward.sql("SELECT sum(length(repeat(s, 200))) FROM t").fetchall()
+        wild = "SELECT sum(length(repeat(s, 200))) FROM t"
+        # Again: by then DuckDB's allocator has mapped more than the process may use, and no limit is asked for it any more.
+        for _ in range(2):
+            try:
+                ward.sql(wild).fetchall()
+            except duckward.OutOfMemoryError:
+                pass
+        ward.sql(wild).fetchall()
         """,
     )
     is_refused(told)
