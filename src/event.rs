@@ -155,6 +155,22 @@ pub enum What {
         /// How far all of it is, from 0 to 1.
         share: f64,
     },
+    /// A file that should hold a history could not be read as one and was moved aside; it begins anew.
+    HistoryMovedAside {
+        /// Its name.
+        path: String,
+        /// Its name now.
+        to: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What was learnt of queries could not be kept; it is tried again later, while the ward is open.
+    HistoryNotKept {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// A callback raised; the query went on.
     CallbackFailed {
         /// What it raised.
@@ -180,6 +196,8 @@ impl What {
             What::QueryEnded { .. } => "query_ended",
             What::AnswerSpooled { .. } => "answer_spooled",
             What::PieceDone { .. } => "piece_done",
+            What::HistoryMovedAside { .. } => "history_moved_aside",
+            What::HistoryNotKept { .. } => "history_not_kept",
             What::CallbackFailed { .. } => "callback_failed",
         }
     }
@@ -293,7 +311,10 @@ fn log(event: &Event) {
     let name = event.what.name();
     let json = || serde_json::to_string(&event.what).unwrap_or_default();
     match &event.what {
-        What::ActionFailed { .. } | What::CallbackFailed { .. } => {
+        What::ActionFailed { .. }
+        | What::HistoryMovedAside { .. }
+        | What::HistoryNotKept { .. }
+        | What::CallbackFailed { .. } => {
             tracing::warn!(target: "duckward", event = name, "{}", json());
         }
         What::LevelChanged { to, .. } if *to >= Level::Critical => {

@@ -210,6 +210,7 @@ def guard(
     backoff: _Time = ...,
     keep_order: _Switch = ...,
     feed: Literal["auto", "scan", "spool"] | str = ...,
+    history: Literal["none", "beside"] | str | PathLike[str] | None = ...,
     temp_directory: str | PathLike[str] | None = ...,
     answer_memory: _Size | None = ...,
     batch_rows: str | int = ...,
@@ -233,9 +234,9 @@ def guard(
 
     Raises:
         InvalidInputError: not a connection, an unknown setting, a value that is not acceptable, settings that
-            contradict each other, a budget that the machine or the process has no room for, or a connection
-            that is guarded with other settings.
-        DiskError: `temp_directory` cannot be written.
+            contradict each other, a budget that the machine or the process has no room for,
+            `history="beside"` of a database in memory, or a connection that is guarded with other settings.
+        DiskError: `temp_directory` or `history` cannot be written.
         ConnectionError: the connection is closed or does not answer.
 
     Nothing is changed when it raises.

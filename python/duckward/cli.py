@@ -18,6 +18,7 @@ import pathlib
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import unicodedata
@@ -496,7 +497,12 @@ class Line:
 
 def guard_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """The given arguments of `duckward.guard`; the others stay with environment, file and defaults."""
-    given = {"memory": options.memory, "profile": options.profile, "settings_file": options.settings}
+    given = {
+        "memory": options.memory,
+        "profile": options.profile,
+        "settings_file": options.settings,
+        "history": options.history,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -624,7 +630,12 @@ def explain(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """`duckward status`: what a guard sees on this machine."""
-    with connected(":memory:") as con, duckward.guard(con, **guard_arguments(options)) as ward:
+    # A file, because a history may be wanted beside it.
+    with (
+        tempfile.TemporaryDirectory(prefix="duckward_status_") as place,
+        connected(str(pathlib.Path(place) / "empty.duckdb")) as con,
+        duckward.guard(con, **guard_arguments(options)) as ward,
+    ):
         found = plain(ward.status())
     print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else status_text(found))
     return OK
@@ -709,6 +720,11 @@ def parser() -> argparse.ArgumentParser:
     )
     guard.add_argument("--profile", metavar="NAME", help="set of settings to start from")
     guard.add_argument("--settings", metavar="FILE", help="TOML file with settings")
+    guard.add_argument(
+        "--history",
+        metavar="FILE",
+        help="keep what is learnt of queries in FILE (.json) for the next time; beside: beside the database",
+    )
 
     what = argparse.ArgumentParser(add_help=False)
     what.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")

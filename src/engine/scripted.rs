@@ -555,6 +555,10 @@ impl ScriptedSession {
                 Ok(vec![])
             });
         }
+        if sql.contains("FROM duckdb_databases()") {
+            // In memory.
+            return Some(Ok(vec![vec![None]]));
+        }
         if sql.contains("FROM duckdb_memory()") {
             let memory = state.memory();
             let limit = state.settings.lock().now.get("memory_limit").cloned();

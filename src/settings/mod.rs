@@ -33,6 +33,18 @@ pub enum Feed {
     Spool,
 }
 
+/// Where what is learnt of queries is kept for the next process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Nowhere: it is forgotten with the ward.
+    #[default]
+    Nowhere,
+    /// In a file beside the database that the connection was opened with.
+    Beside,
+    /// In this file.
+    In(PathBuf),
+}
+
 /// Every setting, with the value in force. Each has one row in [`table`], which names, reads and explains it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -88,6 +100,8 @@ pub struct Settings {
     pub keep_order: bool,
     /// How the pieces of a query get their rows.
     pub feed: Feed,
+    /// Where what is learnt of queries is kept for the next process.
+    pub history: Keep,
     /// Where DuckDB and duckward spill; none: where DuckDB does.
     pub temp_directory: Option<PathBuf>,
     /// Largest part of an answer held in memory before it goes to disk; none: an eighth of the budget, at most 1 GiB.
@@ -127,6 +141,7 @@ impl Default for Settings {
             backoff: Duration::from_secs(1),
             keep_order: true,
             feed: Feed::Auto,
+            history: Keep::Nowhere,
             temp_directory: None,
             answer_memory: None,
             batch_rows: 8192,

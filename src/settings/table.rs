@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::settings::{Feed, Settings, Victim};
+use crate::settings::{Feed, Keep, Settings, Victim};
 use crate::units::{self, Bytes, Memory};
 
 /// A value as it arrives: from TOML, from the environment (always text) or as an argument of some language.
@@ -136,7 +136,7 @@ const OPTIONAL_TIME: &str =
 const SWITCH: &str = "give true or false (as text also on, off, yes, no, 1, 0)";
 
 /// Every setting.
-pub static TABLE: [Row; 33] = [
+pub static TABLE: [Row; 34] = [
     Row {
         name: "memory",
         accepted: MEMORY,
@@ -359,6 +359,14 @@ pub static TABLE: [Row; 33] = [
         about: "How the pieces of a query get their rows: each reads again, or from what was written once; auto: by cost.",
         read: |value, settings| put(&mut settings.feed, feed(value)),
         print: |settings| print_feed(settings.feed).to_owned(),
+    },
+    Row {
+        name: "history",
+        accepted: "give \"beside\" (in a file beside the database's), the path of a file whose name ends in .json, or \
+                   \"none\"",
+        about: "Where what is learnt of queries is kept for the next process; none: it is forgotten with the ward.",
+        read: |value, settings| put(&mut settings.history, keep(value)),
+        print: |settings| print_keep(&settings.history),
     },
     Row {
         name: "temp_directory",
@@ -683,6 +691,32 @@ fn print_feed(feed: Feed) -> &'static str {
     }
 }
 
+/// Not any file: opening and closing a database that this process has open drops DuckDB's lock on it.
+fn keep(value: &Value) -> Option<Keep> {
+    if value.clears() {
+        return Some(Keep::Nowhere);
+    }
+    let path = path(value)?;
+    if path
+        .to_str()
+        .is_some_and(|text| text.trim().eq_ignore_ascii_case("beside"))
+    {
+        return Some(Keep::Beside);
+    }
+    let is_json = path
+        .extension()
+        .is_some_and(|end| end.eq_ignore_ascii_case("json"));
+    is_json.then_some(Keep::In(path))
+}
+
+fn print_keep(keep: &Keep) -> String {
+    match keep {
+        Keep::Nowhere => "none".to_owned(),
+        Keep::Beside => "beside".to_owned(),
+        Keep::In(path) => path.display().to_string(),
+    }
+}
+
 fn path(value: &Value) -> Option<PathBuf> {
     match value {
         Value::Text(text) if !text.contains('\0') => Some(PathBuf::from(text)),
@@ -727,7 +761,7 @@ pub(super) mod tests {
     use super::*;
 
     /// For every setting a value that is not the default and agrees with all the others' defaults.
-    pub(in crate::settings) const SAMPLES: [(&str, &str); 33] = [
+    pub(in crate::settings) const SAMPLES: [(&str, &str); 34] = [
         ("memory", "512MB"),
         ("reserve", "64MiB"),
         ("caution", "0.65"),
@@ -757,6 +791,7 @@ pub(super) mod tests {
         ("backoff", "250us"),
         ("keep_order", "false"),
         ("feed", "spool"),
+        ("history", "beside"),
         ("temp_directory", "/tmp/spill here"),
         ("answer_memory", "1GiB"),
         ("batch_rows", "1048576"),
@@ -877,6 +912,8 @@ pub(super) mod tests {
             ("victim", text("Longest"), "longest"),
             ("row_cap", Value::Float(1e4), "10000"),
             ("row_cap", text("None"), ""),
+            ("history", text(" Beside"), "beside"),
+            ("history", Value::None, "none"),
             ("wait", Value::Int(0), "0"),
             ("wait", Value::Float(0.25), "250ms"),
             ("log", text(" info , duckward = TRACE "), "info,duckward=TRACE"),
@@ -945,6 +982,15 @@ pub(super) mod tests {
             ),
             ("query_timeout", vec![Value::Int(0), text("never")]),
             ("retries", vec![Value::Int(-1), Value::Int(1 << 32)]),
+            (
+                "history",
+                vec![
+                    Value::Bool(true),
+                    text("analytics.duckdb"),
+                    text(".json"),
+                    text("a\0.json"),
+                ],
+            ),
             ("temp_directory", vec![Value::Int(1), text("a\0b")]),
             ("batch_rows", vec![Value::Int(0), Value::Int((1 << 20) + 1)]),
             (

@@ -2,6 +2,7 @@
 
 mod cutting;
 pub mod explain;
+mod kept;
 mod refusal;
 pub mod report;
 pub mod ticket;
@@ -20,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
 use crate::fallback::decompose::functions::Functions;
-use crate::fallback::history::{Fingerprint, History};
+use crate::fallback::history::{Fingerprint, History, Need};
 use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung};
 use crate::fallback::pieces::REFUSED_BY_THE_SYSTEM;
 use crate::guard::admission::{ALONE, Demand, Priority};
@@ -35,6 +36,8 @@ use crate::units::Bytes;
 pub use explain::Explanation;
 pub use report::{Attempt, Outcome, Report};
 pub use ticket::Ticket;
+
+use kept::Kept;
 
 /// How many shapes of queries a ward remembers.
 const SHAPES: usize = 512;
@@ -160,6 +163,8 @@ pub struct Ward {
     history: Mutex<History>,
     /// Statements whose memory grew in a way that no interrupt stops.
     wild: Mutex<BTreeSet<String>>,
+    /// Where it is kept, if it is.
+    kept: Option<Kept>,
     /// What is known of DuckDB's own functions.
     functions: Mutex<Functions>,
     /// How often `cancel` was called: it also ends queries that wait, for which there is nothing to interrupt.
@@ -224,8 +229,9 @@ impl Ward {
     /// Takes a connection under guard: `engine` makes connections of our own to its instance, `connection` stops it.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a budget that does not fit the system or the process, [`ErrorKind::Disk`] for a
-    /// temporary directory that cannot be written, [`ErrorKind::Connection`] when the instance does not answer.
+    /// [`ErrorKind::Invalid`] for a budget that does not fit the system or the process and for a history that has no place,
+    /// [`ErrorKind::Disk`] for a temporary directory or a history that cannot be written, [`ErrorKind::Connection`] when the
+    /// instance does not answer.
     /// Nothing is changed then.
     pub fn guard(
         guardian: &Arc<Guardian>,
@@ -242,6 +248,7 @@ impl Ward {
             ensure_writable(directory)?;
         }
         let instance = guardian.instance(&engine)?;
+        let kept = Kept::find(&settings.history, &*engine, &**guardian.clock())?;
         let id = guardian.next_number();
         let member = Member {
             id,
@@ -251,6 +258,9 @@ impl Ward {
         };
         guardian.join(member)?;
         guardian.watch(&connection);
+        let history = kept
+            .as_ref()
+            .map_or_else(|| History::new(SHAPES), |kept| kept.load(guardian));
         let ward = Arc::new(Ward {
             id,
             guardian: Arc::clone(guardian),
@@ -260,8 +270,9 @@ impl Ward {
             cursors: Mutex::new(Vec::new()),
             loaded,
             budget: budget.clone(),
-            history: Mutex::new(History::new(SHAPES)),
             wild: Mutex::new(BTreeSet::new()),
+            history: Mutex::new(history),
+            kept,
             functions: Mutex::new(Functions::default()),
             cancels: AtomicU64::new(0),
             pausing: AtomicUsize::new(0),
@@ -698,10 +709,13 @@ impl Ward {
         }
     }
 
-    /// Ends the guard: cancels nothing, puts back everything it changed. A second call does nothing.
+    /// Ends the guard: cancels nothing, keeps what it learnt, puts back everything it changed. A second call does nothing.
     pub fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) || std::process::id() != self.process {
             return;
+        }
+        if let Some(kept) = &self.kept {
+            kept.keep(&self.history, &self.guardian);
         }
         let left = self.guardian.leave(self.id);
         self.guardian
@@ -709,8 +723,14 @@ impl Ward {
             .publish(What::GuardStopped { ward: self.id, left });
     }
 
-    fn learn(&self, fingerprint: Fingerprint, need: crate::fallback::history::Need) {
+    fn learn(&self, fingerprint: Fingerprint, need: Need) {
         self.history.lock().learn(fingerprint, need);
+        // An answer may be read to its end in a forked child, or after the ward was closed.
+        match &self.kept {
+            Some(kept) if self.usable().is_ok() => kept.keep_if_due(&self.history, &self.guardian),
+            Some(kept) if self.not_forked().is_ok() => kept.keep(&self.history, &self.guardian),
+            _ => {}
+        }
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "tests may unwrap, read the time, and print how to run a seed again"
 )]
 
+mod keeping;
 mod memory;
 mod rig;
 mod running;

@@ -1,0 +1,533 @@
+//! The file in which what a ward learnt outlives it: where it is, how it is read and replaced, and what becomes of a broken one.
+//!
+//! The file is read, added to and replaced in one go, so that several wards and processes may share it. All of it happens on
+//! the thread of whoever ended a query or closed the ward, and without the lock of the history.
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::SHAPES;
+use crate::clock::{Clock, Moment};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::What;
+use crate::fallback::history::{Fingerprint, History, Need, Place, Unreadable};
+use crate::guard::Guardian;
+use crate::settings::Keep;
+use crate::units::Bytes;
+
+/// What the name of the file beside a database adds to the database's.
+const BESIDE: &str = ".duckward.json";
+/// What the name of a file that was moved aside adds to its own.
+const BROKEN: &str = ".broken";
+/// So many of them may lie there: they are not ours to delete.
+const MOST_BROKEN: usize = 9;
+/// The largest file that is read; one that is full takes a tenth of it.
+const LARGEST: Bytes = Bytes::mib(1);
+/// How often the file is written while queries end.
+const EVERY: Duration = Duration::from_secs(30);
+/// How long another that writes is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(10);
+/// The paths of all databases, the one that the connection was opened with first; none for one in memory.
+const DATABASES: &str =
+    "SELECT path FROM duckdb_databases() ORDER BY database_name <> current_database(), database_name";
+
+/// The file of a ward's history.
+#[derive(Debug)]
+pub(super) struct Kept {
+    path: PathBuf,
+    /// Held while the file is read and written.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What was learnt before is in the file.
+    place: Place,
+    /// When the file was last written, or that was tried.
+    at: Moment,
+}
+
+impl Kept {
+    /// The file that is wanted, if one is; nothing is written yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when the database has no place for it or is that file, [`ErrorKind::Disk`] when it cannot be
+    /// read and written, [`ErrorKind::Connection`] when DuckDB does not say where its databases are.
+    pub(super) fn find(wanted: &Keep, engine: &dyn Engine, clock: &dyn Clock) -> Result<Option<Self>> {
+        if *wanted == Keep::Nowhere {
+            return Ok(None);
+        }
+        let databases = databases(engine)?;
+        let path = place(wanted, databases.first().and_then(Option::as_deref))?;
+        let path = check(&path).map_err(|error| {
+            let message = format!(
+                "history={} cannot be kept in {}: {error}; give the path of a file in a directory that this process \
+                 may write, or \"none\"",
+                named(wanted),
+                path.display()
+            );
+            Error::new(ErrorKind::Disk, message).with_source(error)
+        })?;
+        let is_same = |database: &PathBuf| database.canonicalize().is_ok_and(|database| database == path);
+        if databases.iter().flatten().any(is_same) {
+            return Err(Error::invalid(
+                "history",
+                named(wanted),
+                "give the path of a file that is not a database which this connection has open",
+            ));
+        }
+        let state = State {
+            place: Place::default(),
+            at: clock.now(),
+        };
+        Ok(Some(Kept {
+            path,
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// What was kept; nothing where that cannot be read.
+    pub(super) fn load(&self, guardian: &Guardian) -> History {
+        let mut told = Vec::new();
+        let mut state = self.state.lock();
+        let history = self
+            .update(Vec::new(), &**guardian.clock(), &mut told)
+            .unwrap_or_else(|| History::new(SHAPES));
+        state.place = history.place();
+        drop(state);
+        publish(guardian, told);
+        history
+    }
+
+    /// Keeps what `history` has learnt, unless that was done lately or another thread is at it.
+    pub(super) fn keep_if_due(&self, history: &Mutex<History>, guardian: &Guardian) {
+        let Some(mut state) = self.state.try_lock() else {
+            return;
+        };
+        if guardian.clock().now().since(state.at) < EVERY {
+            return;
+        }
+        let told = self.exchange(&mut state, history, guardian);
+        drop(state);
+        publish(guardian, told);
+    }
+
+    /// Keeps what `history` has learnt.
+    pub(super) fn keep(&self, history: &Mutex<History>, guardian: &Guardian) {
+        let told = self.exchange(&mut self.state.lock(), history, guardian);
+        publish(guardian, told);
+    }
+
+    /// Adds to the file what was learnt since, and to `history` what others have kept. What there is to tell.
+    fn exchange(&self, state: &mut State, history: &Mutex<History>, guardian: &Guardian) -> Vec<What> {
+        let mut told = Vec::new();
+        state.at = guardian.clock().now();
+        let (learnt, place) = {
+            let history = history.lock();
+            (history.since(state.place), history.place())
+        };
+        if learnt.is_empty() {
+            return told;
+        }
+        if let Some(mut kept) = self.update(learnt, &**guardian.clock(), &mut told) {
+            let mut history = history.lock();
+            state.place = kept.place();
+            kept.merge(history.since(place));
+            *history = kept;
+        }
+        told
+    }
+
+    /// Reads the file, adds what was learnt, and replaces it. What it holds then; none, and the reason in `told`, where that
+    /// did not work.
+    fn update(
+        &self,
+        learnt: Vec<(Fingerprint, Need)>,
+        clock: &dyn Clock,
+        told: &mut Vec<What>,
+    ) -> Option<History> {
+        update(&self.path, learnt, clock, told)
+            .map_err(|error| {
+                told.push(What::HistoryNotKept {
+                    path: self.path.display().to_string(),
+                    reason: error.to_string(),
+                });
+            })
+            .ok()
+    }
+}
+
+/// Without a lock: a subscriber may close the ward.
+fn publish(guardian: &Guardian, told: Vec<What>) {
+    for what in told {
+        guardian.bus().publish(what);
+    }
+}
+
+/// A value of the setting, as errors show it.
+fn named(wanted: &Keep) -> String {
+    match wanted {
+        Keep::Nowhere => "\"none\"".to_owned(),
+        Keep::Beside => "\"beside\"".to_owned(),
+        Keep::In(path) => format!("{path:?}"),
+    }
+}
+
+fn databases(engine: &dyn Engine) -> Result<Vec<Option<PathBuf>>> {
+    let asked = engine.session().and_then(|session| session.rows(DATABASES));
+    let rows = asked.map_err(|error| {
+        let message = format!(
+            "where the database is, beside which the history is kept, cannot be found out: {}; use an open connection",
+            error.message
+        );
+        Error::new(ErrorKind::Connection, message).with_source(error)
+    })?;
+    let path = |row: Vec<Option<String>>| row.into_iter().next().flatten().map(PathBuf::from);
+    Ok(rows.into_iter().map(path).collect())
+}
+
+/// `path` with something added to its name.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+/// Where the file is to be.
+fn place(wanted: &Keep, database: Option<&Path>) -> Result<PathBuf> {
+    let refuse = |why: &str| {
+        Error::invalid(
+            "history",
+            named(wanted),
+            &format!("{why}; give the path of a file whose name ends in .json, or \"none\""),
+        )
+    };
+    match (wanted, database) {
+        (Keep::In(path), _) => Ok(path.clone()),
+        (_, None) => Err(refuse(
+            "this database is in memory, so there is no file to be beside",
+        )),
+        // It may be read over the network.
+        (_, Some(database)) if !database.is_file() => Err(refuse(&format!(
+            "this database, {}, is not a file on this machine",
+            database.display()
+        ))),
+        (_, Some(database)) => Ok(with_ending(database, BESIDE)),
+    }
+}
+
+/// Whether a file there can be read, if there is one, and replaced; where it really is.
+fn check(path: &Path) -> io::Result<PathBuf> {
+    let path = match path.symlink_metadata() {
+        Ok(_) => {
+            let path = path.canonicalize()?;
+            // Before it is opened: a pipe would wait for its other end.
+            if !path.is_file() {
+                return Err(io::Error::other("it is not a file"));
+            }
+            open(&path)?;
+            path
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = std::path::absolute(path)?;
+            let name = path.file_name().unwrap_or_default();
+            directory(&path).canonicalize()?.join(name)
+        }
+        Err(error) => return Err(error),
+    };
+    draft(&path)?;
+    Ok(path)
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the history and its directory; `Kept::find` refuses a database"
+)]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// A new file in the directory of `path`, to take its place.
+fn draft(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".duckward_history_");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(directory(path))
+}
+
+fn update(
+    path: &Path,
+    learnt: Vec<(Fingerprint, Need)>,
+    clock: &dyn Clock,
+    told: &mut Vec<What>,
+) -> io::Result<History> {
+    let _alone = Alone::in_directory(directory(path), clock);
+    let mut kept = read(path, told)?;
+    if !learnt.is_empty() {
+        kept.merge(learnt);
+        replace(path, kept.write()?.as_bytes())?;
+    }
+    Ok(kept)
+}
+
+/// What the file holds; nothing where there is none. One that is not a history is moved aside.
+fn read(path: &Path, told: &mut Vec<What>) -> io::Result<History> {
+    let mut text = Vec::new();
+    match open(path) {
+        Ok(file) => file.take(LARGEST.get() + 1).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::new(SHAPES)),
+        Err(error) => return Err(error),
+    };
+    let history = if Bytes(text.len() as u64) > LARGEST {
+        Err(Unreadable::Broken(format!("it is larger than {LARGEST}")))
+    } else {
+        History::read(&text, SHAPES)
+    };
+    match history {
+        Ok(history) => Ok(history),
+        Err(reason) => {
+            let to = move_aside(path)?;
+            told.push(What::HistoryMovedAside {
+                path: path.display().to_string(),
+                to: to.display().to_string(),
+                reason: reason.to_string(),
+            });
+            Ok(History::new(SHAPES))
+        }
+    }
+}
+
+/// Gives the file a name that is free.
+fn move_aside(path: &Path) -> io::Result<PathBuf> {
+    let names = (1..=MOST_BROKEN).map(|number| match number {
+        1 => with_ending(path, BROKEN),
+        _ => with_ending(path, &format!("{BROKEN}-{number}")),
+    });
+    let is_free = |name: &PathBuf| {
+        name.symlink_metadata()
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let to = names.into_iter().find(is_free).ok_or_else(|| {
+        io::Error::other(format!(
+            "it is broken, and so are {MOST_BROKEN} others beside it; look at those, and remove them"
+        ))
+    })?;
+    std::fs::rename(path, &to)?;
+    Ok(to)
+}
+
+/// Puts `text` into the file: whoever looks sees the old text or the new one, also after a crash.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut new = draft(path)?;
+    new.write_all(text)?;
+    if let Ok(old) = path.metadata() {
+        new.as_file().set_permissions(old.permissions())?;
+    }
+    new.as_file().sync_all()?;
+    new.persist(path)?;
+    // Not everywhere can a directory be synchronised; then the old text may come back after a crash.
+    let _ = open(directory(path)).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+/// Nobody else replaces a history in this directory. Where that cannot be had (another who is slow, a file system without
+/// locks), what one of two has learnt may be lost, and is learnt again.
+struct Alone(Option<File>);
+
+impl Alone {
+    fn in_directory(directory: &Path, clock: &dyn Clock) -> Self {
+        let Ok(file) = open(directory) else {
+            return Alone(None);
+        };
+        let start = clock.now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Alone(Some(file)),
+                Err(TryLockError::WouldBlock) if clock.now().since(start) < PATIENCE => clock.sleep(POLL),
+                Err(_) => return Alone(None),
+            }
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // Closing alone would leave it to a child that was forked meanwhile.
+            let _ = file.unlock();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, SystemClock};
+    use crate::fallback::ladder::Rung;
+
+    fn learnt(names: &[&str], growth: u64) -> Vec<(Fingerprint, Need)> {
+        let need = Need {
+            growth: Bytes(growth),
+            spilled: Bytes(0),
+            took: Duration::from_millis(growth),
+            rung: Rung::Pieces,
+            budget: Bytes(100),
+        };
+        names.iter().map(|name| (Fingerprint::of(name), need)).collect()
+    }
+
+    fn growth(history: &History, name: &str) -> Option<u64> {
+        history.need(Fingerprint::of(name)).map(|need| need.growth.get())
+    }
+
+    /// A file that is not there yet, in a directory of its own.
+    fn file() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = check(&directory.path().join("history.json")).unwrap();
+        (directory, path)
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = directory.read_dir().unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_one_keeps_another_finds_and_of_each_shape_the_last_word_holds() {
+        let (directory, path) = file();
+        let clock = ManualClock::new();
+        let mut told = Vec::new();
+        let mut keep = |learnt| update(&path, learnt, &*clock, &mut told).unwrap();
+        assert!(keep(Vec::new()).since(Place::default()).is_empty());
+        assert!(names(directory.path()).is_empty(), "nothing was learnt");
+        keep(learnt(&["a", "b"], 1));
+        let kept = keep(learnt(&["b", "c"], 2));
+        let found = keep(Vec::new());
+        for history in [kept, found] {
+            assert_eq!(
+                ["a", "b", "c"].map(|name| growth(&history, name)),
+                [Some(1), Some(2), Some(2)]
+            );
+        }
+        assert_eq!(names(directory.path()), ["history.json"]);
+        assert_eq!(told, []);
+    }
+
+    #[test]
+    fn many_at_once_lose_nothing_and_whoever_looks_sees_a_whole_file() {
+        let (directory, path) = file();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for number in 0..8 {
+                        let name = format!("f{writer}_{number}");
+                        let mut told = Vec::new();
+                        update(path, learnt(&[&name], 1), &SystemClock::new(), &mut told).unwrap();
+                        assert_eq!(told, []);
+                        History::read(&std::fs::read(path).unwrap(), SHAPES).unwrap();
+                    }
+                });
+            }
+        });
+        let history = History::read(&std::fs::read(&path).unwrap(), SHAPES).unwrap();
+        assert_eq!(history.since(Place::default()).len(), 32);
+        assert_eq!(names(directory.path()), ["history.json"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_history_is_moved_aside_and_none_is_ever_deleted() {
+        let (directory, path) = file();
+        let clock = ManualClock::new();
+        let large = vec![b' '; usize::try_from(LARGEST.get()).unwrap() + 1];
+        let broken: [(&[u8], &str); 3] = [
+            (b"{\"version\": 1, \"que", "not a history"),
+            (b"{\"version\": 2}", "version 2"),
+            (&large, "larger than 1.0 MiB"),
+        ];
+        for (number, (text, why)) in broken.into_iter().cycle().take(MOST_BROKEN).enumerate() {
+            std::fs::write(&path, text).unwrap();
+            let mut told = Vec::new();
+            let history = update(&path, learnt(&["a"], 1), &*clock, &mut told).unwrap();
+            assert_eq!(growth(&history, "a"), Some(1));
+            let [What::HistoryMovedAside { to, reason, .. }] = &told[..] else {
+                panic!("{told:?}");
+            };
+            assert!(reason.contains(why), "{reason}");
+            assert_eq!(std::fs::read(to).unwrap(), text, "{number}");
+        }
+        assert_eq!(names(directory.path()).len(), 1 + MOST_BROKEN);
+        std::fs::write(&path, "once more").unwrap();
+        let error = update(&path, learnt(&["a"], 1), &*clock, &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("remove them"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"once more");
+    }
+
+    #[test]
+    fn a_database_without_a_file_has_no_place_beside_it() {
+        let (directory, path) = file();
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(
+            place(&Keep::Beside, Some(&path)).unwrap(),
+            directory
+                .path()
+                .canonicalize()
+                .unwrap()
+                .join("history.json.duckward.json")
+        );
+        let remote = Path::new("https://example.org/a.duckdb");
+        for (database, why) in [(None, "in memory"), (Some(remote), "example.org")] {
+            let error = place(&Keep::Beside, database).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            for said in ["history=\"beside\"", why, "give the path"] {
+                assert!(error.message().contains(said), "{error}");
+            }
+        }
+        let wanted = Keep::In("x.json".into());
+        assert_eq!(place(&wanted, None).unwrap(), Path::new("x.json"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_a_file_of_ours_is_refused_and_a_link_is_followed() {
+        let (directory, path) = file();
+        for place in ["none/x.json", ""] {
+            assert!(check(&directory.path().join(place)).is_err(), "{place}");
+        }
+        assert!(check(Path::new("/dev/null")).is_err());
+        let link = directory.path().join("link.json");
+        std::os::unix::fs::symlink("history.json", &link).unwrap();
+        assert!(check(&link).is_err(), "it leads nowhere");
+        update(&path, learnt(&["a"], 1), &*ManualClock::new(), &mut Vec::new()).unwrap();
+        assert_eq!(check(&link).unwrap(), path);
+        assert_eq!(names(directory.path()), ["history.json", "link.json"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_may_read_it_stays_as_it_was() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_directory, path) = file();
+        let keep = || update(&path, learnt(&["a"], 1), &*ManualClock::new(), &mut Vec::new()).unwrap();
+        keep();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        keep();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    }
+}
