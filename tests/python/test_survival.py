@@ -128,7 +128,7 @@ def test_growth_that_duckdb_cannot_interrupt_is_refused(run_in_cgroup: Run) -> N
         """
         con.execute("CREATE TABLE t AS SELECT repeat('x', 40000) AS s FROM range(2000)")
         wild = "SELECT sum(length(repeat(s, 200))) FROM t"
-        # Again: by then DuckDB's allocator has mapped more than the process may use, and no limit is asked for it any more.
+        # Again: by then DuckDB's allocator keeps more mapped than the process may use.
         for _ in range(2):
             try:
                 ward.sql(wild).fetchall()
