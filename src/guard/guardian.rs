@@ -542,11 +542,6 @@ impl Guardian {
         ceiling::holds(process, reach)
     }
 
-    /// Whether memory grew lately in a way that no interrupt stops.
-    pub fn has_burst(&self) -> bool {
-        self.state.lock().burst.is_some()
-    }
-
     /// Ends the watcher's wait.
     pub fn wake(&self) {
         self.wake.wake();

@@ -548,7 +548,7 @@ impl Ward {
             };
             let mut available = plans.available();
             let memory = matches!(failure, Failure::Memory | Failure::InterruptedByGuard);
-            if memory && (self.guardian.has_burst() || error.message.contains(REFUSED_BY_THE_SYSTEM)) {
+            if memory && error.message.contains(REFUSED_BY_THE_SYSTEM) {
                 self.tame(job.sql, &mut available);
             }
             let (next, decision) = ladder.next(failure, facts, &available, patience);
