@@ -9,6 +9,8 @@
     reason = "shares and estimates need no more than 53 bits, and numbers of buckets are small"
 )]
 
+mod proof;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -32,6 +34,9 @@ use crate::engine::EngineError;
 use crate::error::{Error, ErrorKind};
 use crate::settings::Feed;
 use crate::units::Bytes;
+
+use proof::PIECE;
+pub use proof::Verify;
 
 /// Buckets of the hash in which rows are counted beforehand; pieces are runs of them.
 const BUCKETS: u64 = 1 << BUCKET_BITS;
@@ -115,6 +120,8 @@ pub struct Options {
     pub feed: Feed,
     /// Room on the disk that DuckDB spills to, if that is known.
     pub disk: Option<Bytes>,
+    /// What is proved of the pieces.
+    pub verify: Verify,
 }
 
 /// Why there is nothing prepared.
@@ -153,6 +160,8 @@ pub struct Prepared {
     pub finish: Vec<String>,
     /// What ends it in any other case.
     pub abandon: Vec<String>,
+    /// What was proved of all queries that were cut; none where the rows of one could not be counted.
+    pub verified: Option<Verify>,
 }
 
 /// A parsed statement, and what its functions are.
@@ -219,7 +228,7 @@ pub fn parse(asks: &mut dyn Asks, sql: &str, known: &Mutex<Functions>) -> Result
 /// What the catalog says of the functions that are called.
 fn called(asks: &mut dyn Asks, tree: &Value, known: &Mutex<Functions>) -> Result<Functions, Fault> {
     let mut called = names(tree);
-    called.insert("hash".to_owned());
+    called.extend(["hash", "sum"].map(str::to_owned));
     let unknown: Vec<String> = {
         let known = known.lock();
         called
@@ -517,6 +526,7 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Opt
         number: 0,
         feed: Feed::Auto,
         disk: None,
+        verify: Verify::Counts,
     };
     let mut run = Run {
         asks,
@@ -526,6 +536,7 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Opt
         fixed: true,
         began: false,
         made: Vec::new(),
+        proofs: Vec::new(),
     };
     run.foresee()
 }
@@ -561,6 +572,7 @@ pub fn explain(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
         fixed: true,
         began: false,
         made: Vec::new(),
+        proofs: Vec::new(),
     };
     targets(&parsed.tree, &parsed.functions, options.want)?
         .iter()
@@ -586,6 +598,7 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
             fixed,
             began: false,
             made: Vec::new(),
+            proofs: Vec::new(),
         };
         match run.all() {
             Ok(prepared) => return Ok(prepared),
@@ -673,6 +686,8 @@ struct Run<'a> {
     began: bool,
     /// Temporary tables of ours.
     made: Vec<String>,
+    /// What was proved of each query that was cut.
+    proofs: Vec<Option<Verify>>,
 }
 
 /// What is known of a cut once DuckDB has described it.
@@ -694,10 +709,10 @@ struct Written {
 
 impl Written {
     /// The piece of that range.
-    fn select(&self, list: &str, range: Range) -> String {
+    fn select(&self, items: &str, list: &str, range: Range) -> String {
         format!(
             "WITH {FEED} AS NOT MATERIALIZED (SELECT * FROM temp.main.{} WHERE duckward_b BETWEEN {}::UBIGINT AND \
-             {}::UBIGINT) SELECT {list} FROM ({}) AS duckward_q({list})",
+             {}::UBIGINT) SELECT {items} FROM ({}) AS duckward_q({list})",
             self.table, range.low, range.high, self.body
         )
     }
@@ -735,6 +750,7 @@ impl Run<'_> {
             sql: format!("{}{query}{}", self.parsed.before, self.parsed.after),
             abandon: self.undo(),
             finish,
+            verified: self.proofs.iter().copied().min().flatten(),
         };
         Ok(prepared)
     }
@@ -1010,7 +1026,8 @@ impl Run<'_> {
     /// Computes the query at `pointer` in pieces.
     fn in_pieces(&mut self, tree: &Value, pointer: &str, done: f64, share: f64) -> Result<Value, Fault> {
         let columns = self.columns_below(tree, pointer)?;
-        let cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
+        let mut cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
+        let digest = self.digested(tree, pointer, columns.as_ref(), &mut cut)?;
         let mut described = self.described(&cut)?;
         let source = match &cut.source {
             Some(source) => Some(self.text(source)?),
@@ -1018,29 +1035,35 @@ impl Run<'_> {
         };
         let chosen = self.choose(&cut, &mut described)?;
         let began = self.asks.elapsed();
-        let counts = match &source {
-            Some(source) => Some(self.count(source, &cut, &chosen)?),
+        let inputs = match &source {
+            Some(source) => Some(self.inputs(source, digest.as_ref(), &cut, &chosen)?),
             None => None,
         };
         let pass = self.asks.elapsed().saturating_sub(began);
+        let counts = inputs.as_ref().map(|inputs| inputs.rows.as_slice());
         let wanted = match self.options.pieces {
             Some(pieces) => pieces * self.times,
-            None => self.estimate(&cut, &described, counts.as_deref())? * self.times,
+            None => self.estimate(&cut, &described, counts)? * self.times,
         };
-        let mut ranges = ranges(counts.as_deref(), wanted);
-        let rows: u64 = counts.iter().flatten().sum();
+        let mut ranges = ranges(counts, wanted);
+        let rows: u64 = counts.unwrap_or_default().iter().sum();
         let feed = self.feed(&cut, &chosen, columns.as_ref(), ranges.len(), rows, pass)?;
         let table = self.table();
         let list = described.columns.join(", ");
         let total: u64 = ranges.iter().map(|range| range.rows).sum::<u64>().max(1);
         let (mut so_far, mut splits, mut tried) = (0u64, 0u32, false);
+        let mut finished: Vec<Range> = Vec::new();
         // From the end, so that a piece that is split goes on in its place.
         ranges.reverse();
         while let Some(range) = ranges.pop() {
+            let items = match &digest {
+                Some(_) => format!("{list}, {}::UINTEGER AS {PIECE}", finished.len()),
+                None => list.clone(),
+            };
             let select = match &feed {
-                Some(feed) => feed.select(&list, range),
+                Some(feed) => feed.select(&items, &list, range),
                 None => format!(
-                    "SELECT {list} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN {}::UBIGINT AND {}::UBIGINT",
+                    "SELECT {items} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN {}::UBIGINT AND {}::UBIGINT",
                     described.text,
                     described.keys.join(", "),
                     range.low,
@@ -1068,13 +1091,12 @@ impl Run<'_> {
                         continue;
                     }
                     tried = false;
-                    let halves =
-                        self.split(range, source.as_deref(), &cut, &chosen, counts.as_deref(), &error)?;
+                    let halves = self.split(range, source.as_deref(), &cut, &chosen, counts, &error)?;
                     splits += 1;
                     // The others are of its size, and each that fails takes long to.
                     ranges = ranges
                         .into_iter()
-                        .flat_map(|range| smaller(range, counts.as_deref()).into_iter().rev())
+                        .flat_map(|range| smaller(range, counts).into_iter().rev())
                         .collect();
                     ranges.extend(halves.into_iter().rev());
                     continue;
@@ -1086,8 +1108,9 @@ impl Run<'_> {
             }
             tried = false;
             so_far += range.rows;
+            finished.push(range);
             let piece = Piece {
-                rows: counts.as_ref().map(|_| range.rows),
+                rows: counts.map(|_| range.rows),
                 seconds: self.asks.elapsed().saturating_sub(began).as_secs_f64(),
                 splits: std::mem::take(&mut splits),
                 spooled: feed.is_some(),
@@ -1095,11 +1118,13 @@ impl Run<'_> {
             self.asks
                 .progress(&piece, done + share * so_far as f64 / total as f64);
         }
-        if let Some(counts) = &counts
-            && cut.counted > 0
-        {
-            self.prove(&table, &cut, &described, counts)?;
-        }
+        let proved = match &inputs {
+            Some(inputs) if cut.counted > 0 => {
+                Some(self.prove(&table, &cut, &described, inputs, digest.as_ref(), &finished)?)
+            }
+            _ => None,
+        };
+        self.proofs.push(proved);
         let condition = cut.having.map_or_else(String::new, |index| {
             format!(" WHERE duckward_q.duckward_h{index}")
         });
@@ -1248,18 +1273,6 @@ impl Run<'_> {
         Ok(chosen)
     }
 
-    /// The rows of each bucket of the hash.
-    fn count(&mut self, source: &str, cut: &Cut, chosen: &[usize]) -> Result<Vec<u64>, Fault> {
-        let columns = numbered("k", cut.keys.len()).join(", ");
-        let keys: Vec<String> = chosen.iter().map(|key| format!("k{key}")).collect();
-        let rows = self.asks.rows(&format!(
-            "SELECT (hash({}) >> {})::VARCHAR AS b, count(*)::VARCHAR FROM ({source}) AS duckward_q({columns}) GROUP BY b",
-            keys.join(", "),
-            64 - BUCKET_BITS
-        ))?;
-        Ok(buckets(&rows))
-    }
-
     /// Into how many pieces, by what the aggregates keep.
     fn estimate(&mut self, cut: &Cut, described: &Described, counts: Option<&[u64]>) -> Result<usize, Fault> {
         let plan = self.explain(&described.text)?;
@@ -1388,38 +1401,6 @@ impl Run<'_> {
         }
         Err(Fault::Engine(error.clone()))
     }
-
-    /// The rows that went into the pieces are the rows there were, bucket by bucket.
-    fn prove(&mut self, table: &str, cut: &Cut, described: &Described, counts: &[u64]) -> Result<(), Fault> {
-        let counted = cut.rows.map_or_else(
-            || "count(*)".to_owned(),
-            |index| format!("sum(duckward_h{index})"),
-        );
-        let rows = self.asks.rows(&format!(
-            "SELECT (hash({}) >> {})::VARCHAR AS b, ({counted})::HUGEINT::VARCHAR FROM temp.main.{table} GROUP BY b",
-            described.keys.join(", "),
-            64 - BUCKET_BITS
-        ))?;
-        let taken = buckets(&rows);
-        if taken
-            .iter()
-            .zip(counts)
-            .all(|(taken, count)| *taken == count * cut.counted)
-        {
-            return Ok(());
-        }
-        let (there, went) = (
-            counts.iter().sum::<u64>() * cut.counted,
-            taken.iter().sum::<u64>(),
-        );
-        Err(Fault::Own(Error::new(
-            ErrorKind::Internal,
-            format!(
-                "the answer is withheld: {there} rows were counted, and {went} went into the pieces; the data changed \
-                 meanwhile (a file that was replaced?), or this is a defect of duckward: run it again, or with pieces=False"
-            ),
-        )))
-    }
 }
 
 /// What a query keeps: its aggregates, and where none of it is kept by itself, its groups.
@@ -1473,20 +1454,6 @@ fn type_width(kind: &str) -> f64 {
 
 fn numbered(letter: &str, count: usize) -> Vec<String> {
     (0..count).map(|index| format!("{letter}{index}")).collect()
-}
-
-/// Rows of bucket and count as one count per bucket.
-fn buckets(rows: &Rows) -> Vec<u64> {
-    let mut counts = vec![0; BUCKETS as usize];
-    for row in rows {
-        if let [Some(bucket), Some(count)] = row.as_slice()
-            && let (Ok(bucket), Ok(count)) = (bucket.parse::<usize>(), count.parse::<u64>())
-            && let Some(place) = counts.get_mut(bucket)
-        {
-            *place += count;
-        }
-    }
-    counts
 }
 
 /// `wanted` ranges that cover every hash, with as equal numbers of rows as whole buckets allow.

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use crate::fallback::ladder::Rung;
 use crate::units::Bytes;
-use crate::ward::Report;
+use crate::ward::{Report, Verify};
 
 /// What happened to a query: attempts, rung, why, memory, spill, rows, time.
 #[pyclass(frozen, module = "duckward", name = "Report")]
@@ -72,6 +72,12 @@ impl PyReport {
     #[getter]
     fn pieces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.to_dict(py)?.get_item("pieces")
+    }
+
+    /// What was proved of the pieces: "counts" or "full"; None where there are none, or where rows could not be counted.
+    #[getter]
+    fn verified(&self) -> Option<&'static str> {
+        self.report.verified.map(Verify::name)
     }
 
     /// Why it was not computed in pieces; None when that was not asked.

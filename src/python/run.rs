@@ -168,6 +168,7 @@ pub(super) fn run<T: Send>(
         priority: statement.priority,
         heeds_signals: signals.heeded(),
         cutting: statement.cutting,
+        verify: statement.verify,
     };
     let (outcome, original) = py.detach(|| {
         let mut host = PyHost {
@@ -217,6 +218,7 @@ pub(super) fn explain(
         priority: statement.priority,
         heeds_signals: signals.heeded(),
         cutting: statement.cutting,
+        verify: statement.verify,
     };
     let never = |_: Python<'_>, _: &mut Option<PyErr>, _: Option<&str>| -> std::result::Result<(), _> {
         let message = "a statement that was only to be explained was about to run";

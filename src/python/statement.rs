@@ -10,7 +10,7 @@ use super::error::exception;
 use crate::error::{Error, ErrorKind};
 use crate::fallback::text::{query_of, words};
 use crate::guard::Priority;
-use crate::ward::Cutting;
+use crate::ward::{Cutting, Verify};
 
 /// One statement of a text.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub(super) struct Statement {
     pub(super) priority: Priority,
     /// Whether it may run in pieces.
     pub(super) cutting: Cutting,
+    /// What is proved of its pieces.
+    pub(super) verify: Verify,
     /// The values of its parameters.
     pub(super) params: Option<Arc<Py<PyAny>>>,
 }

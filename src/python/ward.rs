@@ -24,7 +24,7 @@ use super::statement::{
 use crate::error::{Error, ErrorKind};
 use crate::fallback::text::selects_literals;
 use crate::guard::Priority;
-use crate::ward::{AttemptError, Cutting, Report, Ward};
+use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
 /// The most pieces that can be asked for.
 const MOST_PIECES: usize = 1024;
@@ -81,6 +81,21 @@ fn cutting(py: Python<'_>, pieces: Option<&Bound<'_, PyAny>>) -> PyResult<Cuttin
         &format!("give \"auto\", False, or a number from 1 to {MOST_PIECES}"),
     );
     Err(exception(py, &error))
+}
+
+/// What `verify=` says.
+fn verify(py: Python<'_>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Verify> {
+    let Some(verify) = verify else {
+        return Ok(Verify::default());
+    };
+    let read = verify.extract::<String>().ok();
+    match read.as_deref().and_then(Verify::parse) {
+        Some(read) => Ok(read),
+        None => Err(exception(
+            py,
+            &Error::invalid("verify", verify.repr()?, Verify::ACCEPTED),
+        )),
+    }
 }
 
 impl PyWard {
@@ -177,6 +192,7 @@ impl PyWard {
         query: &Bound<'py, PyAny>,
         priority: Priority,
         cutting: Cutting,
+        verify: Verify,
     ) -> PyResult<Vec<(Bound<'py, PyAny>, Statement, Kind)>> {
         let py = query.py();
         if let Ok(text) = query.cast::<PyString>()
@@ -188,6 +204,7 @@ impl PyWard {
                 interruptible: true,
                 priority,
                 cutting,
+                verify,
                 params: None,
             };
             return Ok(vec![(query.clone(), statement, Kind::Select)]);
@@ -224,6 +241,7 @@ impl PyWard {
                         interruptible,
                         priority,
                         cutting,
+                        verify,
                         params: None,
                     },
                     kind,
@@ -288,10 +306,11 @@ impl PyWard {
     /// Runs SQL under guard. A SELECT is bound now and runs when its answer is read; other statements run now.
     ///
     /// `params` are bound as `con.execute` binds them; of several statements the last one takes them. `connection` is
-    /// another connection to the same database (from `ward.cursor()`); `priority` is "high", "normal" or "low".
+    /// another connection to the same database (from `ward.cursor()`); `priority` is "high", "normal" or "low". `pieces` says
+    /// whether it may run in pieces ("auto", False, or how many), `verify` what is proved of them ("counts" or "full").
     ///
     /// Errors of the statement itself are DuckDB's own exceptions, unchanged.
-    #[pyo3(signature = (query, params=None, *, connection=None, priority=None, pieces=None))]
+    #[pyo3(signature = (query, params=None, *, connection=None, priority=None, pieces=None, verify=None))]
     fn sql<'py>(
         slf: &Bound<'py, Self>,
         query: &Bound<'py, PyAny>,
@@ -299,15 +318,17 @@ impl PyWard {
         connection: Option<&Bound<'py, PyAny>>,
         priority: Option<&str>,
         pieces: Option<&Bound<'py, PyAny>>,
+        verify: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Answer> {
         let py = slf.py();
         let this = slf.get();
         this.usable(py)?;
         let priority = self::priority(py, priority)?;
         let cutting = cutting(py, pieces)?;
+        let verify = self::verify(py, verify)?;
         let seat = this.seat(py, connection)?;
         seat.free(py)?;
-        let mut statements = this.parse(&seat, query, priority, cutting)?;
+        let mut statements = this.parse(&seat, query, priority, cutting, verify)?;
         let Some((object, mut statement, kind)) = statements.pop() else {
             return Err(exception(
                 py,
@@ -353,7 +374,7 @@ impl PyWard {
         let cutting = cutting(py, pieces)?;
         let seat = this.seat(py, connection)?;
         seat.free(py)?;
-        let mut statements = this.parse(&seat, sql, Priority::Normal, cutting)?;
+        let mut statements = this.parse(&seat, sql, Priority::Normal, cutting, Verify::default())?;
         let [(object, statement, kind)] = statements.as_mut_slice() else {
             let count = statements.len();
             let message =

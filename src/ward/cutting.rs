@@ -19,7 +19,7 @@ use crate::fallback::decompose::functions::{Functions, may_keep};
 use crate::fallback::decompose::{Want, WhyNot};
 use crate::fallback::history::Fingerprint;
 use crate::fallback::ladder::{Rung, kind_of};
-use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rows};
+use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rows, Verify};
 use crate::fallback::spool::free_space;
 use crate::fallback::text::words;
 use crate::settings::Feed;
@@ -33,6 +33,7 @@ const CLEANING: usize = 20;
 pub(super) struct Plans<'a> {
     sql: &'a str,
     cutting: Cutting,
+    verify: Verify,
     start: Rung,
     interruptible: bool,
     /// Looked at, and what came of it.
@@ -59,6 +60,7 @@ impl<'a> Plans<'a> {
         Plans {
             sql: job.sql,
             cutting: job.cutting,
+            verify: job.verify,
             start,
             interruptible: job.interruptible,
             looked: false,
@@ -201,6 +203,7 @@ impl Plans<'_> {
             number: 0,
             feed: Feed::Auto,
             disk: None,
+            verify: self.verify,
         };
         pieces::explain(asks, parsed, &options)
     }
@@ -475,6 +478,7 @@ impl Ward {
                         return Err(AttemptError::Engine(error));
                     }
                 }
+                run.report.verified = prepared.verified;
                 Ok(Attempted::Answered(value))
             }
             Err(error) => {
@@ -513,6 +517,7 @@ impl Ward {
             number: query,
             feed: self.settings().feed,
             disk: room_on_disk(&self.spool_directory()),
+            verify: plans.verify,
         };
         pieces::prepare(asking, parsed, &options)
     }

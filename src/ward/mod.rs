@@ -33,6 +33,7 @@ use crate::settings::Settings;
 use crate::settings::layers::Loaded;
 use crate::units::Bytes;
 
+pub use crate::fallback::pieces::Verify;
 pub use explain::Explanation;
 pub use report::{Attempt, Outcome, Report};
 pub use ticket::Ticket;
@@ -60,6 +61,8 @@ pub struct Job<'a> {
     pub heeds_signals: bool,
     /// Whether it may run in pieces.
     pub cutting: Cutting,
+    /// What is proved of its pieces.
+    pub verify: Verify,
 }
 
 /// Whether a statement may run in pieces.

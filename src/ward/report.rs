@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorKind;
 use crate::fallback::classify::Failure;
 use crate::fallback::ladder::Rung;
-use crate::fallback::pieces::Piece;
+use crate::fallback::pieces::{Piece, Verify};
 use crate::units::Bytes;
 
 /// How a query ended.
@@ -102,6 +102,9 @@ pub struct Report {
     pub rows: Option<u64>,
     /// The pieces it was computed in; empty when it was computed at once.
     pub pieces: Vec<Piece>,
+    /// What was proved of the pieces: of every query that was cut. None where there are none, or where the rows of one could
+    /// not be counted.
+    pub verified: Option<Verify>,
     /// Why it was not computed in pieces, if that was asked.
     pub why_not: Option<String>,
     /// The answer was cut at `row_cap` rows under memory pressure.
@@ -155,6 +158,9 @@ impl Report {
         }
         if !self.pieces.is_empty() {
             lines.push(("pieces", self.pieces_line()));
+            if self.outcome == Outcome::Answered || self.verified.is_some() {
+                lines.push(("verified", verified(self.verified).to_owned()));
+            }
         }
         if let Some(why_not) = &self.why_not {
             lines.push(("not in pieces", why_not.clone()));
@@ -201,6 +207,17 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         text_lines(f, self.lines())
+    }
+}
+
+/// A proof in words.
+fn verified(verified: Option<Verify>) -> &'static str {
+    match verified {
+        Some(Verify::Full) => {
+            "full: rows and values that went into the pieces, and that no key is in two of them"
+        }
+        Some(Verify::Counts) => "counts: rows that went into the pieces",
+        None => "no: the rows that went into the pieces cannot be counted",
     }
 }
 

@@ -13,7 +13,7 @@ use duckward::guard::budget::Limits;
 use duckward::guard::{Guardian, Priority};
 use duckward::settings::{Layers, Loaded, Settings};
 use duckward::units::{Bytes, Memory};
-use duckward::ward::{AttemptError, Cutting, Failed, Host, Job, Report, Ticket, Ward};
+use duckward::ward::{AttemptError, Cutting, Failed, Host, Job, Report, Ticket, Verify, Ward};
 use parking_lot::Mutex;
 
 pub(crate) fn mib(n: u64) -> Bytes {
@@ -280,6 +280,7 @@ pub(crate) fn job(sql: &str) -> Job<'_> {
         priority: Priority::Normal,
         heeds_signals: true,
         cutting: Cutting::Auto,
+        verify: Verify::Counts,
     }
 }
 

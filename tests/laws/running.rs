@@ -350,6 +350,7 @@ fn ctrl_c_stops_only_what_runs_on_its_thread() {
     let elsewhere = duckward::ward::Job {
         heeds_signals: false,
         cutting: duckward::ward::Cutting::Auto,
+        verify: duckward::ward::Verify::Counts,
         ..job("q")
     };
     let mut caller = rig.caller(&seat, "q");

@@ -19,7 +19,7 @@ use duckward::fallback::ladder::Rung;
 use duckward::guard::{Guardian, Priority};
 use duckward::settings::Settings;
 use duckward::units::{Bytes, Memory};
-use duckward::ward::{AttemptError, Cutting, Host, Job, Ward};
+use duckward::ward::{AttemptError, Cutting, Host, Job, Verify, Ward};
 use parking_lot::Mutex;
 
 use crate::rig::{Seat, Story, engine_error, limits, loaded, mib, ms, settings};
@@ -225,6 +225,7 @@ fn play(world: &World, me: usize, dice: Dice) {
             priority,
             heeds_signals: below(2) == 0,
             cutting: Cutting::Auto,
+            verify: Verify::Counts,
         };
         *world.called.lock() += 1;
         world.callers.lock()[me].called = true;

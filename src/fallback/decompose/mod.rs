@@ -10,6 +10,7 @@
 //! A query inside another (in FROM, or a common table expression) that may give other rows the second time (a LIMIT, an
 //! aggregate of floats, a window with ties) is computed once, beforehand: every piece must see the same.
 
+pub mod digest;
 pub mod fed;
 pub mod functions;
 mod tree;
@@ -586,6 +587,7 @@ pub fn asks_for_columns(root: &Value, pointer: &str) -> Option<Value> {
         "group_expressions",
         "where_clause",
         "having",
+        "qualify",
         "modifiers",
         "select_list",
     ] {
