@@ -44,6 +44,8 @@ _Time: TypeAlias = str | float
 _Rung: TypeAlias = Literal["as is", "degraded", "in pieces"]
 # Whether a statement may run in pieces: "auto" when it must, False never, a number from 1 to 1024 always.
 _Pieces: TypeAlias = Literal["auto", False] | int
+# What is proved of pieces: the number of rows that went in, or their values and keys, too.
+_Proof: TypeAlias = Literal["counts", "full"]
 # True, False, or as text "on", "off", "yes", "no", "1", "0".
 _Switch: TypeAlias = str | bool
 
@@ -91,6 +93,7 @@ class _ReportDict(TypedDict):
     spill: int
     rows: int | None
     pieces: list[_Piece]
+    verified: _Proof | None
     why_not: str | None
     truncated: bool
     # Bytes on disk.
@@ -272,6 +275,7 @@ class Ward:
         connection: duckdb.DuckDBPyConnection | None = None,
         priority: _Priority | None = None,
         pieces: _Pieces | None = None,
+        verify: _Proof | None = None,
     ) -> Answer:
         """Runs SQL under guard, on the calling thread.
 
@@ -287,6 +291,9 @@ class Ward:
             priority: the place in the waiting line; "normal" unless given.
             pieces: whether it may run in pieces: "auto" (unless given) when it cannot run otherwise, False
                 never, a number from 1 to 1024 always, in so many at first.
+            verify: what is proved of pieces before their answer is given: "counts" (unless given) that as
+                many rows went in as there were, "full" that they had the same values, too, and that no key is
+                in two pieces. What could be proved is in the report.
 
         Raises:
             duckdb.Error: the statement is wrong (syntax, names, types, constraints): DuckDB's exception,
@@ -295,8 +302,9 @@ class Ward:
                 CorruptionError: what the caller does next; `report` on the exception tells what was tried.
                     For a
                 SELECT they come when the answer is read.
-            InvalidInputError: no SQL, an unknown priority, pieces that cannot be, or a connection to another
-                database.
+            InvalidInputError: no SQL, an unknown priority or proof, pieces that cannot be, or a connection to
+                another database.
+            InternalError: a proof of pieces failed, so the answer is withheld.
         """
 
     def explain(
@@ -525,6 +533,14 @@ class Report:
     @property
     def pieces(self) -> list[_Piece]:
         """The pieces it was computed in, in order; empty when it was computed at once."""
+
+    @property
+    def verified(self) -> _Proof | None:
+        """What was proved of the pieces before the answer was given, of every query that was cut.
+
+        "counts" although "full" was asked for where not all that goes in has a name; None where there are no
+        pieces, where rows cannot be counted, or where there is no answer.
+        """
 
     @property
     def why_not(self) -> str | None:

@@ -558,7 +558,7 @@ def run(options: argparse.Namespace) -> int:
         line = Line(ward)
 
         def work() -> Callable[[], None]:
-            answers.append(ward.sql(query, pieces=options.pieces))
+            answers.append(ward.sql(query, pieces=options.pieces, verify=options.verify))
             return deliver(answers[0], options, target)
 
         try:
@@ -739,6 +739,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--force", action="store_true", help="replace FILE if it exists")
     one.add_argument("--rows", type=rows_number, metavar="N", help="rows to print (default: a screenful)")
     one.add_argument("--json", action="store_true", help="print every row as a line of JSON")
+    one.add_argument(
+        "--verify", choices=["counts", "full"], help="what is proved of pieces: rows, or values and keys too"
+    )
     one.add_argument("--report", action="store_true", help="tell on stderr what it took: memory, spill, time")
     one.add_argument("--no-progress", action="store_true", help="draw no progress line on the terminal")
     one.set_defaults(act=run)

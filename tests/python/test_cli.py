@@ -270,6 +270,8 @@ def test_csv_refuses_a_year_that_it_would_write_wrongly(tmp_path: pathlib.Path) 
         ["run", ":memory:", "select 1", "--pieces", "0"],
         ["run", ":memory:", "select 1", "--pieces", "1025"],
         ["run", ":memory:", "select 1", "--pieces", "3"],
+        ["run", ":memory:", "select 1", "--verify", "all"],
+        ["explain", ":memory:", "select 1", "--verify", "full"],
         ["explain", ":memory:"],
         ["explain", ":memory:", "  "],
         ["explain", ":memory:", "select 1; select 2"],
@@ -406,6 +408,17 @@ def test_run_in_pieces(pieces: str, count: int) -> None:
     found = json.loads(done.stderr)["pieces"]
     assert len(found) == count
     assert sum(piece["rows"] for piece in found) == (10_000 if count else 0)
+
+
+@pytest.mark.parametrize(("arguments", "proved"), [((), "counts"), (("--verify", "full"), "full")])
+def test_run_tells_what_was_proved(arguments: tuple[str, ...], proved: str) -> None:
+    done = run("run", ":memory:", MEDIANS, "--pieces", "3", *arguments, "--json", "--report")
+    assert done.returncode == cli.OK, done.stderr
+    assert json.loads(done.stderr)["verified"] == proved
+
+
+def test_a_proof_that_is_none_names_those_that_are() -> None:
+    refused(run("run", ":memory:", "select 1", "--verify", "all"), cli.USAGE, "'counts', 'full'")
 
 
 def test_explain(tmp_path: pathlib.Path) -> None:

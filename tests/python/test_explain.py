@@ -286,7 +286,9 @@ def test_forms(small: duckward.Ward) -> None:
 def test_a_report_has_the_pieces(ward: duckward.Ward) -> None:
     answer = ward.sql("select i % 10 as k, median(i) from range(1000) r(i) group by k", pieces=4)
     assert answer.report.pieces == []
+    assert answer.report.verified is None
     assert len(answer.fetchall()) == 10
+    assert answer.report.verified == "counts"
     pieces = answer.report.pieces
     assert len(pieces) == 4
     for piece in pieces:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import pathlib
 import re
 import subprocess
@@ -591,6 +592,137 @@ def test_a_full_disk_while_it_is_written_leaves_nothing(con: Con, tmp_path: path
     assert leftovers(con) == []
 
 
+# ---------------------------------------------------------------- what is proved
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_the_answer_is_the_answer_when_all_is_proved(fed: duckward.Ward, name: str) -> None:
+    ordered = "ORDER BY" in CUT[name].rsplit(")", 1)[-1]
+    outcome = difference(fed.connection, fed, CUT[name], 3, ordered, "full")
+    assert outcome.kind == "cut", f"{outcome.kind}: {outcome.group}\n{CUT[name]}\n{outcome.text}"
+
+
+FULL = {
+    "a key": "SELECT k, median(v) FROM t GROUP BY k",
+    "a key by number": "SELECT k + 1 AS k, median(v) FROM t GROUP BY 1",
+    "all": "SELECT k, j, list(s ORDER BY id) FILTER (WHERE v > 3) FROM t GROUP BY ALL",
+    "several sets": "SELECT k, j, sum(v) FROM t GROUP BY GROUPING SETS ((k, j), (k))",
+    "having": "SELECT k FROM t GROUP BY k HAVING sum(v) > 3500",
+    "a join": "SELECT t.k, sum(w) FROM t JOIN u ON t.k = u.k GROUP BY t.k",
+    "a view": "SELECT k, max(v) FROM vw GROUP BY k",
+    "no key": "SELECT median(v), count(DISTINCT s) FROM t",
+    "windows": "SELECT id, sum(v) OVER (PARTITION BY k ORDER BY id) FROM t ORDER BY j, id",
+    "windows and a star": "SELECT t.* EXCLUDE (l), row_number() OVER (PARTITION BY k ORDER BY id) FROM t",
+}
+COUNTS = {
+    "a lambda": "SELECT k, max(list_transform([v], lambda x: x + 1)) FROM t GROUP BY k",
+    "a subquery": "SELECT k, (SELECT max(w) FROM u), sum(v) FROM t GROUP BY k",
+    "a subquery in an aggregate": "SELECT k, sum(v + (SELECT max(w) FROM u)) FROM t GROUP BY k",
+    "one of two": f"{FULL['a key']} UNION ALL SELECT k, max([x + 1 FOR x IN l])[1] FROM t GROUP BY k",
+}
+NOTHING = {
+    "distinct": "SELECT DISTINCT k, j FROM t",
+    "qualify": "SELECT id FROM t QUALIFY row_number() OVER (PARTITION BY k ORDER BY id) = 1",
+    "having of what might fail": "SELECT k, max(s)::VARCHAR AS m FROM t GROUP BY k HAVING m > 's'",
+    "one of two": f"{FULL['a key']} UNION ALL (SELECT DISTINCT k, j FROM t)",
+}
+
+
+@pytest.mark.parametrize(
+    ("sql", "verify", "verified"),
+    [(sql, "full", "full") for sql in FULL.values()]
+    + [(sql, "counts", "counts") for sql in (*FULL.values(), *COUNTS.values())]
+    + [(sql, "full", "counts") for sql in COUNTS.values()]
+    + [(sql, verify, None) for sql in NOTHING.values() for verify in ("counts", "full")],
+)
+def test_the_report_says_what_was_proved(
+    fed: duckward.Ward, sql: str, verify: Any, verified: str | None
+) -> None:
+    answer = in_pieces(fed, sql, verify=verify)
+    assert answer.report.verified is None, "nothing has run"
+    answer.fetchall()
+    report = answer.report
+    assert report.verified == report.to_dict()["verified"] == verified
+    line = re.search(r"^verified +(\w+): (.*)$", str(report), re.MULTILINE)
+    assert line is not None
+    assert line[1] == (verified or "no")
+    assert line[2] in report._repr_html_()
+
+
+def test_counts_are_what_is_proved_unless_told(guarded: duckward.Ward) -> None:
+    answer = in_pieces(guarded, FULL["a key"])
+    answer.fetchall()
+    assert answer.report.verified == "counts"
+    whole = guarded.sql(FULL["a key"], pieces=False, verify="full")
+    whole.fetchall()
+    assert whole.report.verified is None, "where there are no pieces nothing is proved of them"
+    assert "verified" not in str(whole.report)
+
+
+@pytest.mark.parametrize("verify", ["", "Full", "all", True, False, 1, ["full"]])
+def test_a_proof_that_is_none_is_refused(guarded: duckward.Ward, verify: Any) -> None:
+    with pytest.raises(
+        duckward.InvalidInputError,
+        match=re.escape(f'verify={verify!r} is not accepted: give "counts" or "full"'),
+    ):
+        guarded.sql("SELECT 1", verify=verify)
+
+
+def withheld(ward: duckward.Ward, sql: str) -> duckward.Report:
+    """The report of an answer that is withheld, because its proof failed."""
+    with pytest.raises(
+        duckward.InternalError, match=r"the answer is withheld: .*with other values"
+    ) as raised:
+        in_pieces(ward, sql, verify="full").fetchall()
+    report = raised.value.report
+    assert report is not None
+    assert report.outcome == "failed: internal"
+    assert report.verified is None
+    assert "the answer is withheld" in report.why
+    assert "the answer is withheld" in str(report)
+    assert "verified" not in str(report)
+    assert leftovers(ward.connection) == []
+    return report
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT k, median(x) FROM (SELECT k, other(v) AS x FROM t) GROUP BY k",
+        "SELECT id, max(x) OVER (PARTITION BY k) FROM (SELECT k, id, other(v) AS x FROM t)",
+        "SELECT *, max(v) OVER (PARTITION BY k) FROM (SELECT * REPLACE (other(j) AS j) FROM t)",
+        "INSERT INTO target SELECT k, max(x) FROM (SELECT k, other(v) AS x FROM t) GROUP BY k",
+    ],
+)
+def test_other_values_than_there_were_are_found(fed: duckward.Ward, sql: str) -> None:
+    calls = itertools.count()
+    # DuckDB is told nothing of what makes it give another value each time.
+    fed.connection.create_function("other", lambda value: value + next(calls), ["BIGINT"], "BIGINT")
+    assert len(withheld(fed, sql).pieces) == 3
+    assert fed.sql("SELECT count(*) FROM target").fetchall() == [(0,)]
+    answer = in_pieces(fed, sql, verify="counts")
+    answer.fetchall()
+    assert answer.report.verified == "counts", "the number of rows does not tell"
+
+
+def test_a_file_that_is_replaced_by_one_with_as_many_rows_is_found(data: Con, tmp_path: pathlib.Path) -> None:
+    file, other = tmp_path / "rows.csv", tmp_path / "other.csv"
+    sql = f"SELECT k, median(v) FROM '{file}' GROUP BY k"
+    with duckward.guard(data, memory="2GB", feed="scan") as ward:
+        for verify in ("counts", "full"):
+            data.execute(f"COPY (SELECT k, v FROM t) TO '{file}'")
+            data.execute(f"COPY (SELECT k, v + 1000 AS v FROM t) TO '{other}'")
+            replaced = ward.on(
+                lambda event: other.replace(file) if event.get("piece") == 1 and other.exists() else None
+            )
+            if verify == "full":
+                withheld(ward, sql)
+            else:
+                in_pieces(ward, sql).fetchall()
+            replaced.cancel()
+            assert not other.exists()
+
+
 # ---------------------------------------------------------------- an end from outside
 
 BIG = "SELECT id % 50 AS k, sum(v) AS s FROM t GROUP BY id % 50"
@@ -817,3 +949,4 @@ def test_random_statements(seed: int) -> None:
     tally = run(seed=seed, count=300, say=lambda text: None)
     assert not tally.bad, "\n".join(tally.shown.values())
     assert tally.outcomes["cut"] > 0.6 * sum(tally.outcomes.values()), tally.text()
+    assert tally.proved["full"] > 0.4 * tally.proved.total(), tally.text()
