@@ -232,9 +232,18 @@ impl Run<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
+    use super::super::{Asks, Options, Parsed, Piece, ranges};
     use super::*;
+    use crate::engine::EngineError;
+    use crate::fallback::classify::Failure;
+    use crate::fallback::decompose::Want;
+    use crate::fallback::decompose::functions::Functions;
+    use crate::settings::Feed;
+    use crate::units::Bytes;
 
     /// Rows of bucket, count and digest as DuckDB gives them.
     fn inputs(rows: &[(u64, u64, u128)]) -> Inputs {
@@ -269,6 +278,129 @@ mod tests {
             let values = changed(&|row| row.2 += 1).unwrap();
             prop_assert!(values.contains("other values"), "{}", values);
         }
+    }
+
+    /// Answers in turn, and keeps what it was asked.
+    #[derive(Default)]
+    struct Scripted {
+        answers: Vec<Rows>,
+        asked: Vec<String>,
+    }
+
+    impl Asks for Scripted {
+        fn clean(&mut self, _: &str) {}
+        fn rows(&mut self, sql: &str) -> Result<Rows, EngineError> {
+            self.asked.push(sql.to_owned());
+            Ok(self.answers.remove(0))
+        }
+        fn parameters(&mut self) -> Result<Option<Vec<(String, String)>>, EngineError> {
+            Ok(None)
+        }
+        fn failure(&mut self, _: &EngineError) -> Failure {
+            Failure::Memory
+        }
+        fn progress(&mut self, _: &Piece, _: f64) {}
+        fn pause(&mut self, _: Duration) {}
+        fn anew(&mut self) {}
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// What comes of the proof of two pieces of a table with one bucket of 4 rows, when DuckDB answers so.
+    fn proved(answers: Vec<Rows>, digested: bool) -> (Result<Verify, String>, Vec<String>) {
+        let parsed = Parsed {
+            before: String::new(),
+            after: String::new(),
+            tree: Value::Null,
+            functions: Functions::default(),
+            selects: true,
+        };
+        let options = Options {
+            want: Want::Kept,
+            pieces: None,
+            limit: Bytes::mib(100),
+            in_transaction: false,
+            number: 1,
+            feed: Feed::Scan,
+            disk: None,
+            verify: Verify::Full,
+        };
+        let cut = Cut {
+            body: Value::Null,
+            hidden: 2,
+            keys: Vec::new(),
+            source: None,
+            rows: Some(0),
+            counted: 1,
+            having: None,
+            nulls: BTreeSet::new(),
+            modifiers: Vec::new(),
+            kept: Vec::new(),
+        };
+        let described = Described {
+            text: String::new(),
+            names: Vec::new(),
+            types: Vec::new(),
+            columns: Vec::new(),
+            keys: vec!["duckward_c0".to_owned()],
+        };
+        let digest = Digest {
+            source: String::new(),
+            hidden: 1,
+        };
+        let halves = ranges(None, 2);
+        let mut asks = Scripted {
+            answers,
+            ..Scripted::default()
+        };
+        let mut run = Run {
+            asks: &mut asks,
+            parsed: &parsed,
+            options: &options,
+            times: 1,
+            fixed: true,
+            began: false,
+            made: Vec::new(),
+            proofs: Vec::new(),
+        };
+        let before = inputs(&[(7, 4, if digested { 99 } else { 0 })]);
+        let digest = digested.then_some(&digest);
+        let proved = run
+            .prove("made", &cut, &described, &before, digest, &halves)
+            .map_err(|fault| match fault {
+                Fault::Own(error) => error.message().to_owned(),
+                other => format!("{other:?}"),
+            });
+        (proved, asks.asked)
+    }
+
+    fn answer(row: &[&str]) -> Rows {
+        vec![row.iter().map(|value| Some((*value).to_owned())).collect()]
+    }
+
+    #[test]
+    fn all_three_proofs_must_hold() {
+        let whole = || answer(&["7", "4", "99"]);
+        let (all, asked) = proved(vec![whole(), answer(&["0"]), answer(&["0"])], true);
+        assert_eq!(all, Ok(Verify::Full));
+        assert_eq!(asked.len(), 3, "the keys range by range");
+        let (rows, _) = proved(vec![answer(&["7", "3", "99"])], true);
+        assert!(rows.unwrap_err().contains("4 rows were counted, and 3 went"));
+        let (values, _) = proved(vec![answer(&["7", "4", "98"])], true);
+        assert!(values.unwrap_err().contains("other values"));
+        let (keys, _) = proved(vec![whole(), answer(&["0"]), answer(&["2"])], true);
+        assert!(keys.unwrap_err().contains("2 keys are in more than one piece"));
+        let (silence, _) = proved(vec![whole(), Rows::new()], true);
+        assert!(silence.unwrap_err().contains("withheld"), "no answer is no proof");
+    }
+
+    #[test]
+    fn without_digests_one_statement_proves_the_counts() {
+        let (proved, asked) = proved(vec![answer(&["7", "4"])], false);
+        assert_eq!(proved, Ok(Verify::Counts));
+        assert_eq!(asked.len(), 1);
+        assert!(!asked[0].contains("duckward_h1") && !asked[0].contains(PIECE));
     }
 
     #[test]
