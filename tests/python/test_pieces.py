@@ -218,6 +218,10 @@ HARD = {
     "WHERE y IN (SELECT DISTINCT k::VARCHAR FROM u WHERE k <> 1) GROUP BY n",
     "the same expression twice in sets": "SELECT k AS m, k AS n, sum(v) FROM t GROUP BY GROUPING "
     "SETS ((n, m), (n))",
+    "a column and its alias in sets": "SELECT k AS n, k AS m, j, histogram(v) FROM t "
+    "GROUP BY GROUPING SETS ((k, j, m), (k))",
+    "an expression under two aliases in sets": "SELECT k + 1 AS n, k + 1 AS m, j, histogram(v) FROM t "
+    "GROUP BY GROUPING SETS ((n, j, m), (n))",
     "a struct without names": "SELECT row(k, j) AS kj, count(*)::INTEGER AS n FROM t GROUP BY kj",
 }
 

@@ -547,7 +547,7 @@ fn group_keys(
     let mut seen = BTreeSet::new();
     let repeated = expressions
         .iter()
-        .any(|expression| last_name(expression).is_some_and(|name| !seen.insert(name)));
+        .any(|expression| last_name(&names.resolve(expression)).is_some_and(|name| !seen.insert(name)));
     if sets.len() > 1
         && (repeated
             || expressions
