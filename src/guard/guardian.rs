@@ -60,8 +60,6 @@ const BURST_WITHIN: Duration = Duration::from_millis(2);
 const BURST_LASTS: Duration = Duration::from_millis(250);
 /// Room in which a burst must be seen as soon as it begins.
 const NEAR: Bytes = Bytes::mib(2048);
-/// The longest interval while a query runs, so that a burst is seen early.
-const RUNNING: Duration = Duration::from_millis(20);
 /// How long an interrupt of the host's own query is given before the next.
 const HOST_PAUSE: Duration = Duration::from_millis(250);
 /// How soon the allocator of an instance is flushed again to learn what memory is really in use.
@@ -607,9 +605,6 @@ impl Guardian {
             running: !queries.is_empty(),
         };
         let mut next = next_interval(&trend, &state.settings);
-        if trend.running {
-            next = next.min(RUNNING);
-        }
         // Also between two attempts of one query: the second begins where the first has shown that it bursts.
         state.burst = state.burst.filter(|(seen, _)| now.since(*seen) < BURST_LASTS);
         self.ceiling.strict(state.burst.map(|(_, least)| least));

@@ -17,6 +17,11 @@ const STILL: f64 = 1e6;
 /// The shortest interval while nothing runs and nothing grows: nobody could be interrupted anyway.
 const IDLE: Duration = Duration::from_millis(50);
 
+/// The longest interval while a query runs and room is scarce, so that a burst is seen early.
+const RUNNING: Duration = Duration::from_millis(20);
+/// Readings that fit into the room while a query runs, however fast memory grows: a burst takes some to be seen.
+const READINGS_IN_A_BURST: f64 = 8.0;
+
 /// What the watcher knows when it goes to sleep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trend {
@@ -44,7 +49,13 @@ pub fn next_interval(trend: &Trend, settings: &Settings) -> Duration {
         reason = "a float keeps 53 bits; the result is clamped"
     )]
     let safe = Duration::try_from_secs_f64(room.get() as f64 / pace).unwrap_or(Duration::ZERO);
-    let wished = if idle { safe.max(IDLE) } else { safe };
+    let wished = if idle {
+        safe.max(IDLE)
+    } else if trend.running {
+        safe.min(RUNNING.max(safe.div_f64(READINGS_IN_A_BURST)))
+    } else {
+        safe
+    };
     wished.min(settings.interval_max).max(settings.interval_min)
 }
 
@@ -69,9 +80,16 @@ mod tests {
 
     #[test]
     fn calm_is_one_second_and_the_last_bytes_are_two_milliseconds() {
-        assert_eq!(interval(trend(100, 16_000, 0.0, true)), Duration::from_secs(1));
+        assert_eq!(interval(trend(100, 16_000, 0.0, false)), Duration::from_secs(1));
         assert_eq!(interval(trend(485, 512, 1e9, true)), Duration::from_millis(2));
         assert_eq!(interval(trend(600, 512, 0.0, true)), Duration::from_millis(2));
+    }
+
+    #[test]
+    fn a_burst_in_a_running_query_is_seen_several_times_before_it_fills_the_room() {
+        assert_eq!(interval(trend(100, 512, 0.0, true)), RUNNING);
+        let wide = interval(trend(100, 16_000, 0.0, true));
+        assert!(wide > RUNNING && 8 * wide <= Duration::from_secs(4), "{wide:?}");
     }
 
     #[test]
