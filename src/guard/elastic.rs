@@ -12,8 +12,8 @@ use crate::settings::Settings;
 use crate::units::Bytes;
 
 /// Below this DuckDB does no useful work, and a checkpoint that finds no room invalidates the whole instance (1.5 needs more
-/// than 16 MiB for one).
-pub const FLOOR: Bytes = Bytes::mib(32);
+/// than 16 MiB for one, and of a table with long texts more than 57 MiB).
+pub const FLOOR: Bytes = Bytes::mib(96);
 /// How long there must be more room before a limit is raised, and before a lowering that did not happen is asked again.
 const DWELL: Duration = Duration::from_secs(1);
 /// Limits are whole multiples of this, so that small comings and goings ask for nothing.
