@@ -22,7 +22,7 @@ use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
 use crate::fallback::decompose::functions::Functions;
 use crate::fallback::history::{Fingerprint, History, Need};
-use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung};
+use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung, kind_of};
 use crate::fallback::pieces::REFUSED_BY_THE_SYSTEM;
 use crate::guard::admission::{ALONE, Demand, Priority};
 use crate::guard::guardian::{Guardian, Member};
@@ -164,7 +164,7 @@ pub struct Ward {
     loaded: Loaded,
     budget: Budget,
     history: Mutex<History>,
-    /// Statements whose memory grew in a way that no interrupt stops.
+    /// Statements that were given up because their memory grew in a way that no interrupt stops.
     wild: Mutex<BTreeSet<String>>,
     /// Where it is kept, if it is.
     kept: Option<Kept>,
@@ -550,9 +550,11 @@ impl Ward {
                 backoff: settings.backoff,
             };
             let mut available = plans.available();
-            let memory = matches!(failure, Failure::Memory | Failure::InterruptedByGuard);
-            if memory && error.message.contains(REFUSED_BY_THE_SYSTEM) {
-                self.tame(job.sql, &mut available);
+            let is_wild =
+                kind_of(failure) == ErrorKind::Memory && error.message.contains(REFUSED_BY_THE_SYSTEM);
+            if is_wild && !self.guardian.holds() {
+                // Nothing would stop it the next time; pieces keep less.
+                available.retain(|rung| *rung != Rung::Degraded);
             }
             let (next, decision) = ladder.next(failure, facts, &available, patience);
             ladder = next;
@@ -577,6 +579,9 @@ impl Ward {
                     }
                 }
                 Decision::Refuse(kind) => {
+                    if is_wild {
+                        self.remember_wild(job.sql);
+                    }
                     let plan = if kind == ErrorKind::Memory {
                         self.plan(host)
                     } else {
@@ -589,15 +594,10 @@ impl Ward {
         }
     }
 
-    /// After memory grew in a way that no interrupt stops: where the ceiling cannot hold it the next time, nothing would.
-    fn tame(&self, sql: &str, available: &mut Vec<Rung>) {
+    fn remember_wild(&self, sql: &str) {
         let mut wild = self.wild.lock();
         if wild.len() < WILD {
             wild.insert(sql.to_owned());
-        }
-        drop(wild);
-        if !self.guardian.holds() {
-            available.retain(|rung| *rung == Rung::Pieces);
         }
     }
 

@@ -16,7 +16,6 @@ const READINGS_AHEAD: f64 = 4.0;
 const STILL: f64 = 1e6;
 /// The shortest interval while nothing runs and nothing grows: nobody could be interrupted anyway.
 const IDLE: Duration = Duration::from_millis(50);
-
 /// The longest interval while a query runs and room is scarce, so that a burst is seen early.
 const RUNNING: Duration = Duration::from_millis(20);
 /// Readings that fit into the room while a query runs, however fast memory grows: a burst takes some to be seen.
