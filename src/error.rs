@@ -24,7 +24,7 @@ pub enum ErrorKind {
     Cancelled,
     /// DuckDB refused the statement itself (syntax, names, types, constraints). Correct the statement.
     Query,
-    /// The open transaction was lost and has to be started again.
+    /// The open transaction was lost, or what was read changed meanwhile. Start again.
     Transaction,
     /// The connection is closed, busy or lost. Open or choose another one.
     Connection,

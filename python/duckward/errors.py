@@ -44,7 +44,7 @@ class QueryError(Error, duckdb.ProgrammingError):
 
 
 class TransactionError(Error, duckdb.TransactionException):
-    """The open transaction was lost and has to be started again."""
+    """The open transaction was lost, or what was read changed meanwhile. Start again."""
 
 
 class ConnectionError(Error, duckdb.ConnectionException):

@@ -9,6 +9,7 @@
     reason = "shares and estimates need no more than 53 bits, and numbers of buckets are small"
 )]
 
+mod files;
 mod proof;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,12 +30,13 @@ use super::decompose::{
 };
 use super::feed::{self, Costs};
 use super::risk::{Keeps, Plan, pieces, state_bytes};
-use super::text::{query_of, quoted, quoted_name, view_query};
+use super::text::{query_of, quoted, quoted_name, view_query, words};
 use crate::engine::EngineError;
 use crate::error::{Error, ErrorKind};
 use crate::settings::Feed;
 use crate::units::Bytes;
 
+pub use files::Files;
 use proof::PIECE;
 pub use proof::Verify;
 
@@ -162,6 +164,11 @@ pub struct Prepared {
     pub abandon: Vec<String>,
     /// What was proved of all queries that were cut; none where the rows of one could not be counted.
     pub verified: Option<Verify>,
+    /// The files that it reads, as they were before the first piece.
+    pub files: Files,
+    /// Whether `abandon` takes all of it back when it has run: not a file that a COPY wrote, nor what the user's own
+    /// transaction holds.
+    pub undoable: bool,
 }
 
 /// A parsed statement, and what its functions are.
@@ -173,6 +180,15 @@ pub struct Parsed {
     functions: Functions,
     /// Whether it is a SELECT, which changes nothing.
     pub selects: bool,
+}
+
+impl Parsed {
+    /// Whether it writes files.
+    fn copies(&self) -> bool {
+        words(&self.before)
+            .next()
+            .is_some_and(|word| word.eq_ignore_ascii_case("copy"))
+    }
 }
 
 /// Asks DuckDB for its parse of `sql`. `known` keeps what was learnt of DuckDB's own functions: its catalog takes long to read.
@@ -588,6 +604,7 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
     refuse_objects(asks, parsed)?;
     // Only within a transaction is now() the same in all pieces.
     let fixed = !options.in_transaction && !parsed.functions.has_times() && is_fixed(asks)?;
+    let files = Files::look(asks, &parsed.tree)?;
     let mut times = 1;
     for restart in 0.. {
         let mut run = Run {
@@ -601,7 +618,7 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
             proofs: Vec::new(),
         };
         match run.all() {
-            Ok(prepared) => return Ok(prepared),
+            Ok(prepared) => return Ok(Prepared { files, ..prepared }),
             Err(Fault::Engine(error)) => {
                 let failure = run.asks.failure(&error);
                 run.give_up();
@@ -751,6 +768,8 @@ impl Run<'_> {
             abandon: self.undo(),
             finish,
             verified: self.proofs.iter().copied().min().flatten(),
+            files: Files::default(),
+            undoable: self.parsed.selects || (self.began && !self.parsed.copies()),
         };
         Ok(prepared)
     }

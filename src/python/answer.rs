@@ -16,7 +16,7 @@ use super::convert::{export_stream, pyarrow_batch, pyarrow_schema};
 use super::error::exception;
 use super::reading::{Export, Inner, ROWS, Shape, State, capped, fault, prepared_or, size_on_disk};
 use super::report::PyReport;
-use super::run::run;
+use super::run::{How, run};
 use super::slot::Seat;
 use super::statement::Statement;
 use super::ward::PyWard;
@@ -113,10 +113,10 @@ impl Answer {
             if let State::Lazy(relation) = &*state {
                 inner.claim(py)?;
                 let relation = relation.clone_ref(py);
-                let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
-                    let rows = match prepared {
+                let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, how: How<'_>| {
+                    let rows = match how.prepared {
                         // All of them, because what was prepared goes with the attempt.
-                        Some(_) => prepared_or(inner.seat.con(py), prepared, relation.bind(py))
+                        Some(_) => prepared_or(inner.seat.con(py), how.prepared, relation.bind(py))
                             .and_then(|relation| relation.call_method0(intern!(py, "fetchall")))
                             .and_then(|rows| Ok(rows.try_iter()?.into_any())),
                         None => row_cursor(relation.bind(py)),
@@ -291,11 +291,11 @@ impl Answer {
         let cap = inner.core.guardian().row_cap();
         let mut attempt = |py: Python<'_>,
                            original: &mut Option<PyErr>,
-                           prepared: Option<&str>|
+                           how: How<'_>|
          -> Result<(SchemaRef, Spooled, u64), AttemptError> {
-            let mut stream = prepared_or(inner.seat.con(py), prepared, relation.bind(py))
+            let mut stream = prepared_or(inner.seat.con(py), how.prepared, relation.bind(py))
                 .and_then(|relation| capped(&relation, cap))
-                .and_then(|relation| inner.open(&relation))
+                .and_then(|relation| inner.open(&relation, how.rung))
                 .map_err(|error| fault(error, py, original))?;
             let schema = stream.schema();
             let (spooled, rows) = py.detach(|| {

@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::convert::{import_stream, interrupt_main, with_gil};
 use super::error::{exception, query_exception};
 use super::host::open_reader;
-use super::run::run;
+use super::run::{How, run};
 use super::signals::CtrlC;
 use super::slot::Seat;
 use super::statement::Statement;
@@ -31,6 +31,8 @@ use crate::guard::ceiling::Armed;
 use crate::units::Bytes;
 use crate::ward::{AttemptError, Failed, Outcome, Report, Ticket, Ward};
 
+/// Rows that DuckDB works on at once; it makes no smaller batches.
+const VECTOR: usize = 2048;
 /// How an answer was read whose rows were fetched some at a time.
 pub(super) const ROWS: &str = "fetchone() or fetchmany()";
 
@@ -206,8 +208,8 @@ impl Inner {
             return Ok(None);
         }
         self.seat.free(py)?;
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
-            let sql = prepared.unwrap_or(&self.statement.sql);
+        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, how: How<'_>| {
+            let sql = how.prepared.unwrap_or(&self.statement.sql);
             self.seat
                 .con(py)
                 .call_method1(intern!(py, "execute"), (sql,))
@@ -280,18 +282,16 @@ impl Inner {
             let _ = py.import(library);
         }
         let cap = self.core.guardian().row_cap();
-        let mut attempt = |py: Python<'_>,
-                           original: &mut Option<PyErr>,
-                           prepared: Option<&str>|
-         -> Result<Py<PyAny>, AttemptError> {
-            let value = prepared_or(self.seat.con(py), prepared, relation.bind(py))
-                .and_then(|relation| capped(&relation, cap))
-                .and_then(|relation| (shape.read)(&relation));
-            match value {
-                Ok(value) => Ok(value.unbind()),
-                Err(error) => Err(fault(error, py, original)),
-            }
-        };
+        let mut attempt =
+            |py: Python<'_>, original: &mut Option<PyErr>, how: How<'_>| -> Result<Py<PyAny>, AttemptError> {
+                let value = prepared_or(self.seat.con(py), how.prepared, relation.bind(py))
+                    .and_then(|relation| capped(&relation, cap))
+                    .and_then(|relation| (shape.read)(&relation));
+                match value {
+                    Ok(value) => Ok(value.unbind()),
+                    Err(error) => Err(fault(error, py, original)),
+                }
+            };
         let (value, mut ticket) = match run(py, &self.core, &self.seat, &self.statement, &mut attempt) {
             Ok(done) => done,
             Err((failed, original)) => return Err(self.failed(py, &mut state, &failed, original)),
@@ -322,12 +322,12 @@ impl Inner {
         let mut live = self.seat.slot.streams_are_safe;
         let mut attempt = |py: Python<'_>,
                            original: &mut Option<PyErr>,
-                           prepared: Option<&str>|
+                           how: How<'_>|
          -> Result<(SchemaRef, Source, Option<Bytes>), AttemptError> {
             // What was prepared goes with the attempt.
-            live &= prepared.is_none();
-            let mut stream = prepared_or(self.seat.con(py), prepared, relation.bind(py))
-                .and_then(|relation| self.open(&relation))
+            live &= how.prepared.is_none();
+            let mut stream = prepared_or(self.seat.con(py), how.prepared, relation.bind(py))
+                .and_then(|relation| self.open(&relation, how.rung))
                 .map_err(|error| fault(error, py, original))?;
             let schema = stream.schema();
             if live {
@@ -394,8 +394,15 @@ impl Inner {
     }
 
     /// The relation's stream. pyarrow is imported before the ceiling is there.
-    pub(super) fn open(&self, relation: &Bound<'_, PyAny>) -> PyResult<Stream> {
-        let reader = open_reader(relation, self.core.settings().batch_rows)?;
+    pub(super) fn open(&self, relation: &Bound<'_, PyAny>, rung: Rung) -> PyResult<Stream> {
+        let wanted = self.core.settings().batch_rows;
+        let rows = if rung == Rung::AsIs {
+            wanted
+        } else {
+            // Where memory was short, a batch of long values may not fit.
+            wanted.min(VECTOR)
+        };
+        let reader = open_reader(relation, rows)?;
         Ok(Box::new(import_stream(&reader)?))
     }
 

@@ -18,6 +18,14 @@ use crate::fallback::ladder::Rung;
 use crate::fallback::text::quoted;
 use crate::ward::{AttemptError, Explanation, Failed, Host, Job, Report, Ticket, Ward};
 
+/// How an attempt is to run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How<'a> {
+    pub(super) rung: Rung,
+    /// What was prepared in place of the statement.
+    pub(super) prepared: Option<&'a str>,
+}
+
 /// The host of one call: attempts run with the GIL, on the calling thread.
 struct PyHost<'a, F> {
     con: &'a Py<PyAny>,
@@ -30,10 +38,10 @@ struct PyHost<'a, F> {
 
 impl<T, F> Host<T> for PyHost<'_, F>
 where
-    F: FnMut(Python<'_>, &mut Option<PyErr>, Option<&str>) -> std::result::Result<T, AttemptError>,
+    F: FnMut(Python<'_>, &mut Option<PyErr>, How<'_>) -> std::result::Result<T, AttemptError>,
 {
-    fn attempt(&mut self, _rung: Rung, prepared: Option<&str>) -> std::result::Result<T, AttemptError> {
-        Python::attach(|py| (self.attempt)(py, &mut self.original, prepared))
+    fn attempt(&mut self, rung: Rung, prepared: Option<&str>) -> std::result::Result<T, AttemptError> {
+        Python::attach(|py| (self.attempt)(py, &mut self.original, How { rung, prepared }))
     }
 
     fn ask(&mut self, sql: &str) -> std::result::Result<Vec<Vec<Option<String>>>, EngineError> {
@@ -143,9 +151,8 @@ fn literals(con: &Bound<'_, PyAny>, params: &Bound<'_, PyAny>) -> PyResult<Optio
 }
 
 /// One attempt: with the GIL, on the calling thread. Leaves the exception that DuckDB raised.
-pub(super) type Attempt<'a, T> = dyn FnMut(Python<'_>, &mut Option<PyErr>, Option<&str>) -> std::result::Result<T, AttemptError>
-    + Send
-    + 'a;
+pub(super) type Attempt<'a, T> =
+    dyn FnMut(Python<'_>, &mut Option<PyErr>, How<'_>) -> std::result::Result<T, AttemptError> + Send + 'a;
 
 /// Runs `attempt` up the ladder, without the GIL but for the attempts themselves.
 ///
@@ -220,7 +227,7 @@ pub(super) fn explain(
         cutting: statement.cutting,
         verify: statement.verify,
     };
-    let never = |_: Python<'_>, _: &mut Option<PyErr>, _: Option<&str>| -> std::result::Result<(), _> {
+    let never = |_: Python<'_>, _: &mut Option<PyErr>, _: How<'_>| -> std::result::Result<(), _> {
         let message = "a statement that was only to be explained was about to run";
         Err(AttemptError::Own(Error::new(ErrorKind::Internal, message)))
     };

@@ -15,7 +15,7 @@ use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
-use super::run::{explain, run};
+use super::run::{How, explain, run};
 use super::signals::CtrlC;
 use super::slot::{Seat, Slot};
 use super::statement::{
@@ -271,11 +271,11 @@ impl PyWard {
         }
         let object = object.clone().unbind();
         let params = params.map(|params| params.clone().unbind());
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, prepared: Option<&str>| {
+        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, how: How<'_>| {
             let con = seat.con(py);
             let params = params.as_ref().map(|params| params.bind(py).clone());
             // What was prepared has the values of the parameters in it.
-            let (object, params) = match prepared {
+            let (object, params) = match how.prepared {
                 Some(sql) => (PyString::new(py, sql).into_any(), None),
                 None => (object.bind(py).clone(), params),
             };
@@ -576,7 +576,7 @@ impl PyWard {
                 .map_err(|error| bind_error(py, error));
         }
         let (object, keywords) = (object.clone().unbind(), keywords.unbind());
-        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, _prepared: Option<&str>| {
+        let mut attempt = |py: Python<'_>, original: &mut Option<PyErr>, _: How<'_>| {
             let relation =
                 seat.con(py)
                     .call_method(intern!(py, "sql"), (object.bind(py),), Some(keywords.bind(py)));

@@ -304,6 +304,14 @@ fn clean<T>(host: &mut dyn Host<T>, sql: &str) {
     }
 }
 
+/// Takes back what was prepared.
+fn abandon<T>(host: &mut dyn Host<T>, prepared: &pieces::Prepared) {
+    prepared
+        .abandon
+        .iter()
+        .for_each(|statement| clean(host, statement));
+}
+
 fn own(error: Fault) -> AttemptError {
     match error {
         Fault::Engine(error) => AttemptError::Engine(error),
@@ -465,16 +473,24 @@ impl Ward {
             }
             Err(error) => return Err(own(error)),
         };
+        if let Err(error) = prepared.files.unchanged() {
+            abandon(host, &prepared);
+            return Err(AttemptError::Own(error));
+        }
         match host.attempt(rung, Some(&prepared.sql)) {
             Ok(value) => {
+                // Before the COMMIT: the last to read them was this.
+                if prepared.undoable
+                    && let Err(error) = prepared.files.unchanged()
+                {
+                    abandon(host, &prepared);
+                    return Err(AttemptError::Own(error));
+                }
                 // Whether an interrupted COMMIT happened nobody knows.
                 connection.finishes(query);
                 for statement in &prepared.finish {
                     if let Err(error) = host.ask(statement) {
-                        prepared
-                            .abandon
-                            .iter()
-                            .for_each(|statement| clean(host, statement));
+                        abandon(host, &prepared);
                         return Err(AttemptError::Engine(error));
                     }
                 }
@@ -482,10 +498,7 @@ impl Ward {
                 Ok(Attempted::Answered(value))
             }
             Err(error) => {
-                prepared
-                    .abandon
-                    .iter()
-                    .for_each(|statement| clean(host, statement));
+                abandon(host, &prepared);
                 match error {
                     AttemptError::Engine(error) if is_not_taken(&error) && !in_transaction => {
                         Ok(plans.not_in_pieces(run, not_taken(&error)))

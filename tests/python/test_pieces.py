@@ -709,22 +709,48 @@ def test_other_values_than_there_were_are_found(fed: duckward.Ward, sql: str) ->
     assert answer.report.verified == "counts", "the number of rows does not tell"
 
 
-def test_a_file_that_is_replaced_by_one_with_as_many_rows_is_found(data: Con, tmp_path: pathlib.Path) -> None:
-    file, other = tmp_path / "rows.csv", tmp_path / "other.csv"
-    sql = f"SELECT k, median(v) FROM '{file}' GROUP BY k"
+def replacing(ward: duckward.Ward, file: pathlib.Path, other: pathlib.Path) -> duckward.Subscription:
+    """Puts `other` in the place of `file` when the first piece is done."""
+    return ward.on(lambda event: other.replace(file) if event.get("piece") == 1 and other.exists() else None)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("named", ["'{}'", "read_{kind}('{}')", "read_{kind}(['{}'])", "seen", "linked"])
+def test_a_file_that_is_replaced_meanwhile_is_found(
+    data: Con, tmp_path: pathlib.Path, kind: str, named: str
+) -> None:
+    """Also one with the same keys and as many rows, which counts do not tell."""
+    file, other = tmp_path / f"it's rows.{kind}", tmp_path / f"other.{kind}"
+    path = str(file).replace("'", "''")
+    data.execute(f"COPY (SELECT k, v FROM t) TO '{path}'")
+    data.execute(f"CREATE TEMP VIEW seen AS SELECT * FROM '{path}'")
+    data.execute(f"CREATE TEMP VIEW linked AS WITH f AS (FROM '{path}') SELECT k, v FROM f")
+    data.execute("CREATE TABLE into_it (k BIGINT, m DOUBLE)")
+    sql = f"SELECT k, median(v) FROM {named.format(path, kind=kind)} GROUP BY k"
     with duckward.guard(data, memory="2GB", feed="scan") as ward:
-        for verify in ("counts", "full"):
-            data.execute(f"COPY (SELECT k, v FROM t) TO '{file}'")
+        for statement in (sql, f"INSERT INTO into_it {sql}", f"COPY ({sql}) TO '{tmp_path / 'made.csv'}'"):
             data.execute(f"COPY (SELECT k, v + 1000 AS v FROM t) TO '{other}'")
-            replaced = ward.on(
-                lambda event: other.replace(file) if event.get("piece") == 1 and other.exists() else None
-            )
-            if verify == "full":
-                withheld(ward, sql)
-            else:
-                in_pieces(ward, sql).fetchall()
+            replaced = replacing(ward, file, other)
+            with pytest.raises(
+                duckward.TransactionError, match=r"rows\.\w+ was changed or replaced while the pieces read it"
+            ) as raised:
+                in_pieces(ward, statement).fetchall()
             replaced.cancel()
             assert not other.exists()
+            assert "run the statement again" in str(raised.value)
+            assert leftovers(data) == []
+        assert content(data, "into_it") == []
+        assert not (tmp_path / "made.csv").exists()
+        same(ward, sql)
+
+
+def test_a_file_may_be_written_by_the_statement_that_reads_it(data: Con, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "rows.csv"
+    data.execute(f"COPY (SELECT k, v FROM t) TO '{file}'")
+    want = data.execute(f"SELECT k, max(v) FROM '{file}' GROUP BY k ORDER BY k").fetchall()
+    with duckward.guard(data, memory="2GB") as ward:
+        in_pieces(ward, f"COPY (SELECT k, max(v) AS v FROM '{file}' GROUP BY k) TO '{file}'").fetchall()
+    assert data.execute(f"SELECT * FROM '{file}' ORDER BY k").fetchall() == want
 
 
 # ---------------------------------------------------------------- an end from outside

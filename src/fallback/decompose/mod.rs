@@ -673,6 +673,51 @@ pub fn tables(value: &Value) -> BTreeSet<String> {
     names
 }
 
+/// What names files in a statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reads {
+    /// A name that stands for a table; one or more files, if there is no table of that name.
+    Path(String),
+    /// The first argument of a function that reads files, as an expression.
+    Argument(Value),
+}
+
+/// What may name files in `statement`.
+pub fn reads(statement: &Value) -> Vec<Reads> {
+    let mut found = Vec::new();
+    let local = ctes(statement);
+    walk(statement, &mut |part| {
+        match text(part, "type") {
+            "BASE_TABLE" => {
+                let names = ["catalog_name", "schema_name", "table_name"].map(|member| text(part, member));
+                let path = names
+                    .into_iter()
+                    .filter(|name| !name.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(".");
+                if path.contains(['.', '/', '*']) && !local.contains(&path.to_ascii_lowercase()) {
+                    found.push(Reads::Path(path));
+                }
+            }
+            "TABLE_FUNCTION" => {
+                let call = &part["function"];
+                if function(call).is_some_and(|name| reads_files(&name))
+                    && let Some(argument) = arguments(call).first()
+                {
+                    found.push(Reads::Argument((*argument).clone()));
+                }
+            }
+            _ => {}
+        }
+        true
+    });
+    found
+}
+
+fn reads_files(function: &str) -> bool {
+    function.starts_with("read_") || matches!(function, "parquet_scan" | "sqlite_scan" | "st_read")
+}
+
 /// Whether a statement has parameters.
 pub fn has_parameters(statement: &Value) -> bool {
     let mut found = false;
