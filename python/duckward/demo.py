@@ -72,7 +72,13 @@ CASES = (
         "select max(length(repeat(c_comment, 20000))) longest from customer",
         "rows",
     ),
-    Case("histogram", "how often each comment occurs", "select histogram(l_comment) from lineitem", "rows"),
+    Case(
+        "parts",
+        "price and latest comments of each part",
+        "select l_partkey, median(l_extendedprice) price, arg_max(l_comment, l_shipdate, 5) latest "
+        "from lineitem group by l_partkey",
+        "stream",
+    ),
     Case(
         "string_agg",
         "each supplier's comments in order",

@@ -25,11 +25,11 @@ use super::decompose::fed::{FEED, fed};
 use super::decompose::functions::{Functions, State, names};
 use super::decompose::ungrouped::{Question, Ungrouped, ask_distinct, put, ungrouped};
 use super::decompose::{
-    Cut, Kept, PAIRS, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, has_parameters, put_parameters,
-    put_views, queries, tables, targets, whole,
+    Cut, KEY, Kept, PAIRS, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, filtered, has_parameters,
+    put_parameters, put_views, queries, tables, targets, whole,
 };
 use super::feed::{self, Costs};
-use super::risk::{Keeps, Plan, pieces, state_bytes};
+use super::risk::{Keeps, Plan, Reach, pieces, state_bytes};
 use super::text::{query_of, quoted, quoted_name, view_query, words};
 use crate::engine::EngineError;
 use crate::error::{Error, ErrorKind};
@@ -45,6 +45,8 @@ const BUCKETS: u64 = 1 << BUCKET_BITS;
 const BUCKET_BITS: u32 = 10;
 /// How often all pieces are begun anew, each time twice as many.
 const RESTARTS: u32 = 4;
+/// The share of DuckDB's limit from which on one group by itself is said not to fit.
+const CLAIM: f64 = 0.1;
 /// DuckDB's name for the type of a bare NULL.
 const NO_TYPE: &str = "\"NULL\"";
 /// Rows that are looked at to learn how wide values are.
@@ -715,6 +717,36 @@ struct Described {
     /// All columns of a piece, visible and hidden.
     columns: Vec<String>,
     keys: Vec<String>,
+    /// The query with the cut in its WHERE, between [`LOW`] and [`HIGH`], where DuckDB does not move it down to all of it.
+    inside: Option<String>,
+}
+
+impl Described {
+    /// The piece of that range.
+    fn select(&self, items: &str, list: &str, range: Range) -> String {
+        match &self.inside {
+            Some(text) => format!(
+                "SELECT {items} FROM ({}) AS duckward_q({list})",
+                put_range(text, range)
+            ),
+            None => format!(
+                "SELECT {items} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN {}::UBIGINT AND {}::UBIGINT",
+                self.text,
+                self.keys.join(", "),
+                range.low,
+                range.high
+            ),
+        }
+    }
+}
+
+/// Stand for the ends of a range.
+const LOW: &str = "'duckward_low'";
+const HIGH: &str = "'duckward_high'";
+
+fn put_range(text: &str, range: Range) -> String {
+    text.replace(LOW, &format!("'{}'", range.low))
+        .replace(HIGH, &format!("'{}'", range.high))
 }
 
 /// What the pieces need, in a temporary table.
@@ -1081,13 +1113,7 @@ impl Run<'_> {
             };
             let select = match &feed {
                 Some(feed) => feed.select(&items, &list, range),
-                None => format!(
-                    "SELECT {items} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN {}::UBIGINT AND {}::UBIGINT",
-                    described.text,
-                    described.keys.join(", "),
-                    range.low,
-                    range.high
-                ),
+                None => described.select(&items, &list, range),
             };
             let began = self.asks.elapsed();
             let is_new = !self.made.contains(&table);
@@ -1199,8 +1225,8 @@ impl Run<'_> {
         let table = self.table();
         let given = numbered("duckward_s", fed.columns);
         let mut all = given.clone();
-        all.extend(numbered("duckward_k", cut.keys.len()));
-        let keys: Vec<String> = chosen.iter().map(|key| format!("duckward_k{key}")).collect();
+        all.extend(numbered(KEY, cut.keys.len()));
+        let keys: Vec<String> = chosen.iter().map(|key| format!("{KEY}{key}")).collect();
         let mut kept = given;
         kept.push(format!("hash({}) AS duckward_b", keys.join(", ")));
         // Sorted, so that a piece reads no more than its own.
@@ -1239,6 +1265,7 @@ impl Run<'_> {
             types,
             columns,
             keys,
+            inside: None,
         })
     }
 
@@ -1263,33 +1290,63 @@ impl Run<'_> {
             candidates.extend(all.iter().map(|key| vec![*key]));
         }
         let list = described.columns.join(", ");
-        let mut best: Option<(f64, Vec<usize>)> = None;
+        let sixteenth = Range {
+            low: 1,
+            high: u64::MAX / 16,
+            rows: 0,
+        };
+        let every = described.keys.clone();
+        let mut best: Option<(f64, Vec<usize>, Option<String>)> = None;
         for candidate in candidates {
-            let keys: Vec<&str> = candidate
-                .iter()
-                .map(|key| described.keys[*key].as_str())
-                .collect();
-            let sql = format!(
-                "SELECT {list} FROM ({}) AS duckward_q({list}) WHERE hash({}) BETWEEN 1::UBIGINT AND {}::UBIGINT",
-                described.text,
-                keys.join(", "),
-                u64::MAX / 16
-            );
-            let Some(plan) = self.explain(&sql)? else { continue };
-            if !plan.filters_below("hash(") {
+            described.keys = candidate.iter().map(|key| every[*key].clone()).collect();
+            described.inside = None;
+            let Some(mut plan) = self.explain(&described.select(&list, &list, sixteenth))? else {
                 continue;
+            };
+            let reach = plan.reach("hash(");
+            if reach == Reach::Above {
+                continue;
+            }
+            if reach == Reach::Some
+                && let Some(text) = self.inside(cut, &candidate)?
+            {
+                described.inside = Some(text);
+                match self.explain(&described.select(&list, &list, sixteenth))? {
+                    Some(found) if found.reach("hash(") == Reach::All => plan = found,
+                    // The others are of a query beside it, whose rows are not those that are cut.
+                    _ => described.inside = None,
+                }
             }
             let cost = plan.cost();
             // Fewer keys make fewer, larger groups of them, so it must be worth it.
-            if best.as_ref().is_none_or(|(least, _)| cost < least * 0.8) {
-                best = Some((cost, candidate));
+            if best.as_ref().is_none_or(|(least, ..)| cost < least * 0.8) {
+                best = Some((cost, candidate, described.inside.take()));
             }
         }
-        let Some((_, chosen)) = best else {
+        let Some((_, chosen, inside)) = best else {
             return why_not("DuckDB's plan does the cut only after the aggregate");
         };
-        described.keys = chosen.iter().map(|key| described.keys[*key].clone()).collect();
+        described.keys = chosen.iter().map(|key| every[*key].clone()).collect();
+        described.inside = inside;
         Ok(chosen)
+    }
+
+    /// The query with the cut in its WHERE. Only where DuckDB moved it below some aggregate: then nothing in it can fail that
+    /// would not have failed, and the keys are compared as they are.
+    fn inside(&mut self, cut: &Cut, chosen: &[usize]) -> Result<Option<String>, Fault> {
+        if cut.rows.is_none() {
+            return Ok(None);
+        }
+        let keys: Vec<String> = chosen.iter().map(|key| format!("{KEY}{key}")).collect();
+        let sql = format!(
+            "SELECT hash({}) BETWEEN {LOW}::UBIGINT AND {HIGH}::UBIGINT",
+            keys.join(", ")
+        );
+        let condition = node_of(self.asks, &sql)?["select_list"][0].take();
+        match filtered(cut, &condition) {
+            Some(statement) => self.text(&statement).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Into how many pieces, by what the aggregates keep.
@@ -1300,6 +1357,12 @@ impl Run<'_> {
             |counts| counts.iter().sum::<u64>() as f64,
         );
         let groups = plan.as_ref().and_then(Plan::groups).unwrap_or(rows).min(rows);
+        let keeps = self.keeps_of(cut)?;
+        Ok(pieces(kept_bytes(&keeps, rows, groups), self.options.limit).max(2))
+    }
+
+    /// What the aggregates of a cut keep, by the first rows.
+    fn keeps_of(&mut self, cut: &Cut) -> Result<Vec<Keeps>, Fault> {
         let mut keeps = Vec::new();
         for kept in &cut.kept {
             keeps.push(Keeps {
@@ -1307,7 +1370,7 @@ impl Run<'_> {
                 width: self.width(kept)?,
             });
         }
-        Ok(pieces(kept_bytes(&keeps, rows, groups), self.options.limit).max(2))
+        Ok(keeps)
     }
 
     /// Bytes of the values of one row, from a look at the first of them.
@@ -1385,6 +1448,11 @@ impl Run<'_> {
             })
             .collect();
         if let [(_, rows, key)] = groups.as_slice() {
+            let keeps = self.keeps_of(cut)?;
+            if kept_bytes(&keeps, *rows as f64, 1.0) < self.options.limit.times(CLAIM) {
+                // It is not the group that fills the memory.
+                return Err(Fault::Engine(error.clone()));
+            }
             return Err(Fault::Own(
                 Error::new(
                     ErrorKind::Memory,

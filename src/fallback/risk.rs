@@ -19,29 +19,9 @@ impl Plan {
         }
     }
 
-    /// Whether a filter that has `mark` in it was moved below the topmost operator that has to see all its input.
-    pub fn filters_below(&self, mark: &str) -> bool {
-        let mut at = &self.0;
-        loop {
-            let name = name(at);
-            if name.contains("EMPTY") {
-                // What is filtered was a constant.
-                return false;
-            }
-            if ["GROUP_BY", "AGGREGATE", "WINDOW", "UNION"]
-                .iter()
-                .any(|kind| name.contains(kind))
-            {
-                return true;
-            }
-            if name.contains("FILTER") && at["extra_info"].to_string().contains(mark) {
-                return false;
-            }
-            match at["children"].as_array().map(Vec::as_slice) {
-                Some([only]) => at = only,
-                _ => return true,
-            }
-        }
+    /// How far a filter that has `mark` in it was moved down.
+    pub fn reach(&self, mark: &str) -> Reach {
+        reach(&self.0, mark, &mut Vec::new()).unwrap_or(Reach::All)
     }
 
     /// The sum of the rows that all operators are estimated to give: what running it costs, roughly.
@@ -92,6 +72,67 @@ impl Plan {
             Some(cardinality(node)).filter(|rows| *rows > 0.0)
         })
     }
+}
+
+/// How far a filter was moved down in a plan with operators that have to see all their input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It stayed above one of them.
+    Above,
+    /// It is below some, and others see everything: DuckDB 2.0 computes some aggregates on a branch of their own.
+    Some,
+    /// It is below all.
+    All,
+}
+
+/// The same for the topmost of them at and below `node`; none where there is none. `filtered` are the common table
+/// expressions so far whose rows went through the filter.
+fn reach<'a>(node: &'a Value, mark: &str, filtered: &mut Vec<&'a Value>) -> Option<Reach> {
+    let kind = name(node);
+    let info = &node["extra_info"];
+    let children = node["children"].as_array().into_iter().flatten();
+    if kind.contains("EMPTY") {
+        // What is filtered was a constant.
+        return Some(Reach::Above);
+    }
+    if ["GROUP_BY", "AGGREGATE", "WINDOW", "UNION"]
+        .iter()
+        .any(|whole| kind.contains(whole))
+    {
+        let below = children.into_iter().any(|child| sees(child, mark, filtered));
+        return Some(if below { Reach::All } else { Reach::Some });
+    }
+    if kind.contains("FILTER") && info.to_string().contains(mark) {
+        return Some(Reach::Above);
+    }
+    let is_cte = kind == "CTE";
+    let mut found: Option<Reach> = None;
+    for (index, child) in children.enumerate() {
+        if is_cte && index == 0 && sees(child, mark, filtered) {
+            filtered.push(&info["Table Index"]);
+            continue;
+        }
+        found = match (found, reach(child, mark, filtered)) {
+            (one, None) => one,
+            (None, other) => other,
+            (Some(Reach::Above), _) | (_, Some(Reach::Above)) => Some(Reach::Above),
+            (Some(Reach::All), Some(Reach::All)) => Some(Reach::All),
+            _ => Some(Reach::Some),
+        };
+    }
+    found
+}
+
+/// Whether the rows of an operator went through the filter.
+fn sees(node: &Value, mark: &str, filtered: &[&Value]) -> bool {
+    let info = &node["extra_info"];
+    info.to_string().contains(mark)
+        || (name(node) == "CTE_SCAN" && filtered.contains(&&info["CTE Index"]))
+        || node["children"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|child| sees(child, mark, filtered))
 }
 
 /// The rows that go into an operator: DuckDB estimates those of each side.
@@ -225,9 +266,41 @@ mod tests {
 
     #[test]
     fn a_filter_above_the_aggregate_is_told_from_one_below() {
-        assert!(!plan(true).filters_below("hash("));
-        assert!(plan(false).filters_below("hash("));
-        assert!(plan(true).filters_below("other("));
+        assert_eq!(plan(true).reach("hash("), Reach::Above);
+        assert_eq!(plan(false).reach("hash("), Reach::All);
+        assert_eq!(plan(true).reach("other("), Reach::Some);
+        let of = |sides: [bool; 2]| {
+            let sides = sides.map(|above| plan(above).0);
+            Plan(node(
+                "CTE",
+                json!({}),
+                vec![
+                    node("SEQ_SCAN ", json!({}), vec![]),
+                    node("HASH_JOIN", json!({}), sides.into()),
+                ],
+            ))
+        };
+        assert_eq!(of([false, false]).reach("hash("), Reach::All);
+        assert_eq!(of([false, true]).reach("hash("), Reach::Above);
+        let mut one = of([false, false]);
+        one.0["children"][1]["children"][1]["children"][0]["children"][0] =
+            node("CTE_SCAN", json!({}), vec![]);
+        assert_eq!(one.reach("hash("), Reach::Some);
+        let scan = |index| node("CTE_SCAN", json!({"CTE Index": index}), vec![]);
+        one.0["extra_info"]["Table Index"] = json!("17");
+        one.0["children"][0]["extra_info"]["Filters"] = json!("hash(k) BETWEEN 1 AND 2");
+        for (index, expected) in [("17", Reach::All), ("3", Reach::Some)] {
+            one.0["children"][1]["children"][1]["children"][0]["children"][0] = scan(index);
+            assert_eq!(one.reach("hash("), expected);
+        }
+        assert_eq!(
+            Plan(node("EMPTY_RESULT", json!({}), vec![])).reach("hash("),
+            Reach::Above
+        );
+        assert_eq!(
+            Plan(node("SEQ_SCAN", json!({}), vec![])).reach("hash("),
+            Reach::All
+        );
     }
 
     #[test]

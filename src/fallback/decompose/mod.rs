@@ -29,6 +29,9 @@ use tree::{
 /// How the names of common table expressions of ours begin.
 pub const PAIRS: &str = "duckward_pairs_";
 
+/// How the names begin that stand for the keys in [`filtered`].
+pub const KEY: &str = "duckward_k";
+
 /// Why a statement is not cut, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WhyNot(pub String);
@@ -979,6 +982,33 @@ pub fn cut(
         modifiers,
         kept,
     })
+}
+
+/// The query of `cut` with `condition` beside its WHERE. Each name `duckward_k0`, `duckward_k1`, ... in it stands for a key.
+pub fn filtered(cut: &Cut, condition: &Value) -> Option<Value> {
+    let root = "/statements/0/node";
+    let keys = list(cut.source.as_ref()?.pointer(root)?, "select_list");
+    let mut condition = condition.clone();
+    change(&mut condition, &mut |part| {
+        let key = bare_name(part)
+            .and_then(|name| name.strip_prefix(KEY)?.parse::<usize>().ok())
+            .and_then(|index| keys.get(index));
+        match key {
+            Some(key) => {
+                *part = named(key, "");
+                false
+            }
+            None => true,
+        }
+    });
+    let mut body = cut.body.clone();
+    let place = body.pointer_mut(root)?.get_mut("where_clause")?;
+    *place = if place.is_null() {
+        condition
+    } else {
+        json!({"class": "CONJUNCTION", "type": "CONJUNCTION_AND", "alias": "", "children": [place.take(), condition]})
+    };
+    Some(body)
 }
 
 fn bare_nulls(items: &[Value]) -> BTreeSet<usize> {

@@ -344,6 +344,7 @@ mod tests {
             types: Vec::new(),
             columns: Vec::new(),
             keys: vec!["duckward_c0".to_owned()],
+            inside: None,
         };
         let digest = Digest {
             source: String::new(),
