@@ -11,8 +11,10 @@
 
 mod files;
 mod proof;
+mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -37,8 +39,9 @@ use crate::settings::Feed;
 use crate::units::Bytes;
 
 pub use files::Files;
-use proof::PIECE;
 pub use proof::Verify;
+use proof::{Digest, Inputs, PIECE};
+pub use rest::{Portion, Rest};
 
 /// Buckets of the hash in which rows are counted beforehand; pieces are runs of them.
 const BUCKETS: u64 = 1 << BUCKET_BITS;
@@ -126,6 +129,8 @@ pub struct Options {
     pub disk: Option<Bytes>,
     /// What is proved of the pieces.
     pub verify: Verify,
+    /// Whether the pieces may be handed out one by one.
+    pub by_piece: bool,
 }
 
 /// Why there is nothing prepared.
@@ -171,6 +176,9 @@ pub struct Prepared {
     /// Whether `abandon` takes all of it back when it has run: not a file that a COPY wrote, nor what the user's own
     /// transaction holds.
     pub undoable: bool,
+    /// What comes after the first piece, where they are handed out one by one: then `sql` reads that, and `verified` does not
+    /// count.
+    pub rest: Option<Box<Rest>>,
 }
 
 /// A parsed statement, and what its functions are.
@@ -535,7 +543,7 @@ pub fn look(parsed: &Parsed, want: Want) -> Result<Vec<Target>, WhyNot> {
 ///
 /// # Errors
 /// Why it cannot be told, or the engine's.
-pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Option<Bytes>, Fault> {
+pub fn foresee(asks: &mut dyn Asks, parsed: &Arc<Parsed>, limit: Bytes) -> Result<Option<Bytes>, Fault> {
     let nobody = Options {
         want: Want::Kept,
         pieces: None,
@@ -545,6 +553,7 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Parsed, limit: Bytes) -> Result<Opt
         feed: Feed::Auto,
         disk: None,
         verify: Verify::Counts,
+        by_piece: false,
     };
     let mut run = Run {
         asks,
@@ -580,7 +589,7 @@ pub struct Forecast {
 ///
 /// # Errors
 /// Why it cannot be cut, or the engine's.
-pub fn explain(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Result<Vec<Forecast>, Fault> {
+pub fn explain(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> Result<Vec<Forecast>, Fault> {
     refuse_objects(asks, parsed)?;
     let mut run = Run {
         asks,
@@ -602,7 +611,7 @@ pub fn explain(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
 ///
 /// # Errors
 /// Why it cannot be cut, the engine's, or duckward's own.
-pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Result<Prepared, Fault> {
+pub fn prepare(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> Result<Prepared, Fault> {
     refuse_objects(asks, parsed)?;
     // Only within a transaction is now() the same in all pieces.
     let fixed = !options.in_transaction && !parsed.functions.has_times() && is_fixed(asks)?;
@@ -619,8 +628,8 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Parsed, options: &Options) -> Resul
             made: Vec::new(),
             proofs: Vec::new(),
         };
-        match run.all() {
-            Ok(prepared) => return Ok(Prepared { files, ..prepared }),
+        match run.all(&files) {
+            Ok(prepared) => return Ok(prepared),
             Err(Fault::Engine(error)) => {
                 let failure = run.asks.failure(&error);
                 run.give_up();
@@ -696,7 +705,7 @@ struct Range {
 
 struct Run<'a> {
     asks: &'a mut dyn Asks,
-    parsed: &'a Parsed,
+    parsed: &'a Arc<Parsed>,
     options: &'a Options,
     /// How many times as many pieces as estimated.
     times: usize,
@@ -710,6 +719,7 @@ struct Run<'a> {
 }
 
 /// What is known of a cut once DuckDB has described it.
+#[derive(Debug)]
 struct Described {
     text: String,
     names: Vec<String>,
@@ -749,7 +759,35 @@ fn put_range(text: &str, range: Range) -> String {
         .replace(HIGH, &format!("'{}'", range.high))
 }
 
+/// A query that is being computed in pieces.
+#[derive(Debug)]
+struct Work {
+    cut: Cut,
+    described: Described,
+    digest: Option<Digest>,
+    /// The statement that gives the keys.
+    source: Option<String>,
+    chosen: Vec<usize>,
+    inputs: Option<Inputs>,
+    feed: Option<Written>,
+    /// What is left, the next last: a piece that is split goes on in its place.
+    ranges: Vec<Range>,
+    /// What is in the table that is filled, in order.
+    finished: Vec<Range>,
+    /// How often the next one was split, and whether it was tried once before.
+    splits: u32,
+    tried: bool,
+    /// How many are done, with how many rows of how many.
+    pieces: usize,
+    so_far: u64,
+    total: u64,
+    /// What was done of the statement before, and what it is of it.
+    done: f64,
+    share: f64,
+}
+
 /// What the pieces need, in a temporary table.
+#[derive(Debug)]
 struct Written {
     table: String,
     /// The query over it.
@@ -768,7 +806,7 @@ impl Written {
 }
 
 impl Run<'_> {
-    fn all(&mut self) -> Result<Prepared, Fault> {
+    fn all(&mut self, files: &Files) -> Result<Prepared, Fault> {
         let mut tree = self.parsed.tree.clone();
         let found = targets(&tree, &self.parsed.functions, self.options.want)?;
         if !self.fixed && !self.options.in_transaction {
@@ -779,7 +817,17 @@ impl Run<'_> {
         for (index, target) in found.iter().enumerate() {
             let replacement = match target.way {
                 Way::Once => self.once(&tree, &target.pointer)?,
-                Way::Pieces => self.in_pieces(&tree, &target.pointer, index as f64 * share, share)?,
+                Way::Pieces => {
+                    let mut work = self.work(&tree, &target.pointer, index as f64 * share, share)?;
+                    if self.stands_alone(&tree, &target.pointer, &work, files) {
+                        self.end_transaction()?;
+                        self.fixed = true;
+                        if self.options.by_piece && work.cut.modifiers.is_empty() {
+                            return self.by_piece(work, files);
+                        }
+                    }
+                    self.whole(&mut work)?
+                }
             };
             if let Some(place) = tree.pointer_mut(&target.pointer) {
                 *place = replacement;
@@ -800,10 +848,58 @@ impl Run<'_> {
             abandon: self.undo(),
             finish,
             verified: self.proofs.iter().copied().min().flatten(),
-            files: Files::default(),
+            files: files.clone(),
             undoable: self.parsed.selects || (self.began && !self.parsed.copies()),
+            rest: None,
         };
         Ok(prepared)
+    }
+
+    /// Commits what was written down; there is nothing else. From here on a piece that fails is split by itself.
+    fn end_transaction(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.began)
+            && let Err(error) = self.asks.rows("COMMIT")
+        {
+            self.asks.clean("ROLLBACK");
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Whether the query at `pointer` is the whole of a SELECT, and its pieces read nothing that could change between them.
+    fn stands_alone(&self, tree: &Value, pointer: &str, work: &Work, files: &Files) -> bool {
+        self.parsed.selects
+            && !self.options.in_transaction
+            && !self.parsed.functions.has_times()
+            && pointer == "/statements/0/node"
+            && is_gap(&self.parsed.after)
+            && (self.fixed || work.feed.is_some() || files.are_all_of(tree))
+    }
+
+    /// The first piece of `work`, and the rest.
+    fn by_piece(&mut self, work: Work, files: &Files) -> Result<Prepared, Fault> {
+        let mut rest = Rest::new(self, work, files.clone())?;
+        let first = rest.next(self.asks);
+        // Until it is handed over, what there is of it is taken back here.
+        let (sql, drop) = match first {
+            Ok(Some(Portion { sql, drop })) => (sql, drop),
+            Ok(None) => return why_not("there is nothing in it"),
+            Err(error) => {
+                self.made.extend(rest.tables());
+                return Err(error);
+            }
+        };
+        let mut abandon = vec![drop.clone()];
+        abandon.extend(rest.drops());
+        Ok(Prepared {
+            sql,
+            finish: vec![drop],
+            abandon,
+            verified: None,
+            files: files.clone(),
+            undoable: true,
+            rest: Some(Box::new(rest)),
+        })
     }
 
     fn foresee(&mut self) -> Result<Option<Bytes>, Fault> {
@@ -995,11 +1091,7 @@ impl Run<'_> {
     }
 
     fn drops(&self) -> Vec<String> {
-        self.made
-            .iter()
-            .rev()
-            .map(|name| format!("DROP TABLE IF EXISTS temp.main.{name}"))
-            .collect()
+        drops(&self.made)
     }
 
     fn undo(&self) -> Vec<String> {
@@ -1074,8 +1166,21 @@ impl Run<'_> {
         self.reading(&table, &names, &types, "")
     }
 
-    /// Computes the query at `pointer` in pieces.
-    fn in_pieces(&mut self, tree: &Value, pointer: &str, done: f64, share: f64) -> Result<Value, Fault> {
+    /// All pieces of `work`, in one table; the query that reads it.
+    fn whole(&mut self, work: &mut Work) -> Result<Value, Fault> {
+        let table = self.table();
+        while !work.ranges.is_empty() {
+            self.fill(work, &table)?;
+        }
+        let proved = self.proved(work, &table)?;
+        self.proofs.push(proved);
+        let mut reading = self.reading_of(work, &table)?;
+        reading["modifiers"] = Value::Array(work.cut.modifiers.clone());
+        Ok(reading)
+    }
+
+    /// What there is to do for the query at `pointer`.
+    fn work(&mut self, tree: &Value, pointer: &str, done: f64, share: f64) -> Result<Work, Fault> {
         let columns = self.columns_below(tree, pointer)?;
         let mut cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
         let digest = self.digested(tree, pointer, columns.as_ref(), &mut cut)?;
@@ -1099,83 +1204,132 @@ impl Run<'_> {
         let mut ranges = ranges(counts, wanted);
         let rows: u64 = counts.unwrap_or_default().iter().sum();
         let feed = self.feed(&cut, &chosen, columns.as_ref(), ranges.len(), rows, pass)?;
-        let table = self.table();
-        let list = described.columns.join(", ");
-        let total: u64 = ranges.iter().map(|range| range.rows).sum::<u64>().max(1);
-        let (mut so_far, mut splits, mut tried) = (0u64, 0u32, false);
-        let mut finished: Vec<Range> = Vec::new();
-        // From the end, so that a piece that is split goes on in its place.
+        let total = ranges.iter().map(|range| range.rows).sum::<u64>().max(1);
         ranges.reverse();
-        while let Some(range) = ranges.pop() {
-            let items = match &digest {
-                Some(_) => format!("{list}, {}::UINTEGER AS {PIECE}", finished.len()),
-                None => list.clone(),
-            };
-            let select = match &feed {
-                Some(feed) => feed.select(&items, &list, range),
-                None => described.select(&items, &list, range),
-            };
-            let began = self.asks.elapsed();
-            let is_new = !self.made.contains(&table);
-            let sql = if is_new {
-                format!("CREATE TEMP TABLE {table} AS {select}")
-            } else {
-                format!("INSERT INTO temp.main.{table} {select}")
-            };
-            match self.asks.rows(&sql) {
-                Ok(_) => {}
-                Err(error) if self.fixed => {
-                    let failure = self.asks.failure(&error);
-                    if !matches!(failure, Failure::Memory | Failure::InterruptedByGuard) {
-                        return Err(error.into());
-                    }
-                    if error.message.contains(REFUSED_BY_THE_SYSTEM) && !std::mem::replace(&mut tried, true) {
-                        // Fast growth at its start was taken for a burst: that passes.
-                        self.asks.pause(BURST_PASSES);
-                        ranges.push(range);
-                        continue;
-                    }
-                    tried = false;
-                    let halves = self.split(range, source.as_deref(), &cut, &chosen, counts, &error)?;
-                    splits += 1;
-                    // The others are of its size, and each that fails takes long to.
-                    ranges = ranges
-                        .into_iter()
-                        .flat_map(|range| smaller(range, counts).into_iter().rev())
-                        .collect();
-                    ranges.extend(halves.into_iter().rev());
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            if is_new {
-                self.made.push(table.clone());
-            }
-            tried = false;
-            so_far += range.rows;
-            finished.push(range);
-            let piece = Piece {
-                rows: counts.map(|_| range.rows),
-                seconds: self.asks.elapsed().saturating_sub(began).as_secs_f64(),
-                splits: std::mem::take(&mut splits),
-                spooled: feed.is_some(),
-            };
-            self.asks
-                .progress(&piece, done + share * so_far as f64 / total as f64);
-        }
-        let proved = match &inputs {
-            Some(inputs) if cut.counted > 0 => {
-                Some(self.prove(&table, &cut, &described, inputs, digest.as_ref(), &finished)?)
-            }
-            _ => None,
+        Ok(Work {
+            cut,
+            described,
+            digest,
+            source,
+            chosen,
+            inputs,
+            feed,
+            ranges,
+            finished: Vec::new(),
+            splits: 0,
+            tried: false,
+            pieces: 0,
+            so_far: 0,
+            total,
+            done,
+            share,
+        })
+    }
+
+    /// The next piece, put into `table`; one that does not fit is cut in two instead.
+    fn fill(&mut self, work: &mut Work, table: &str) -> Result<(), Fault> {
+        let Some(range) = work.ranges.pop() else {
+            return Ok(());
         };
-        self.proofs.push(proved);
-        let condition = cut.having.map_or_else(String::new, |index| {
+        let counts = work.inputs.as_ref().map(|inputs| inputs.rows.as_slice());
+        let list = work.described.columns.join(", ");
+        let items = match &work.digest {
+            Some(_) => format!("{list}, {}::UINTEGER AS {PIECE}", work.pieces),
+            None => list.clone(),
+        };
+        let select = match &work.feed {
+            Some(feed) => feed.select(&items, &list, range),
+            None => work.described.select(&items, &list, range),
+        };
+        let began = self.asks.elapsed();
+        let is_new = !self.made.iter().any(|made| made == table);
+        let sql = if is_new {
+            format!("CREATE TEMP TABLE {table} AS {select}")
+        } else {
+            format!("INSERT INTO temp.main.{table} {select}")
+        };
+        match self.asks.rows(&sql) {
+            Ok(_) => {}
+            Err(error) if self.fixed => {
+                let failure = self.asks.failure(&error);
+                if !matches!(failure, Failure::Memory | Failure::InterruptedByGuard) {
+                    return Err(error.into());
+                }
+                if error.message.contains(REFUSED_BY_THE_SYSTEM) && !std::mem::replace(&mut work.tried, true)
+                {
+                    // Fast growth at its start was taken for a burst: that passes.
+                    self.asks.pause(BURST_PASSES);
+                    work.ranges.push(range);
+                    return Ok(());
+                }
+                work.tried = false;
+                let halves = self.split(
+                    range,
+                    work.source.as_deref(),
+                    &work.cut,
+                    &work.chosen,
+                    counts,
+                    &error,
+                )?;
+                work.splits += 1;
+                // The others are of its size, and each that fails takes long to.
+                work.ranges = std::mem::take(&mut work.ranges)
+                    .into_iter()
+                    .flat_map(|range| smaller(range, counts).into_iter().rev())
+                    .collect();
+                work.ranges.extend(halves.into_iter().rev());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if is_new {
+            self.made.push(table.to_owned());
+        }
+        work.tried = false;
+        work.so_far += range.rows;
+        work.pieces += 1;
+        work.finished.push(range);
+        let piece = Piece {
+            rows: counts.map(|_| range.rows),
+            seconds: self.asks.elapsed().saturating_sub(began).as_secs_f64(),
+            splits: std::mem::take(&mut work.splits),
+            spooled: work.feed.is_some(),
+        };
+        self.asks.progress(
+            &piece,
+            work.done + work.share * work.so_far as f64 / work.total as f64,
+        );
+        Ok(())
+    }
+
+    /// What went into the pieces that are in `table` is what there was; none where that is not counted.
+    fn proved(&mut self, work: &Work, table: &str) -> Result<Option<Verify>, Fault> {
+        let (Some(inputs), Some(first), Some(last)) =
+            (&work.inputs, work.finished.first(), work.finished.last())
+        else {
+            return Ok(None);
+        };
+        if work.cut.counted == 0 {
+            return Ok(None);
+        }
+        let inputs = inputs.within(first.low, last.high);
+        self.prove(
+            table,
+            &work.cut,
+            &work.described,
+            &inputs,
+            work.digest.as_ref(),
+            &work.finished,
+        )
+        .map(Some)
+    }
+
+    /// A query that gives the rows of the pieces that are in `table`, in no order.
+    fn reading_of(&mut self, work: &Work, table: &str) -> Result<Value, Fault> {
+        let condition = work.cut.having.map_or_else(String::new, |index| {
             format!(" WHERE duckward_q.duckward_h{index}")
         });
-        let mut reading = self.reading(&table, &described.names, &described.types, &condition)?;
-        reading["modifiers"] = Value::Array(cut.modifiers.clone());
-        Ok(reading)
+        self.reading(table, &work.described.names, &work.described.types, &condition)
     }
 
     /// Writes what the pieces need once, where that is worth it and can be done.
@@ -1488,6 +1642,15 @@ impl Run<'_> {
         }
         Err(Fault::Engine(error.clone()))
     }
+}
+
+/// What drops temporary tables of ours.
+fn drops(made: &[String]) -> Vec<String> {
+    made.iter().rev().map(|table| drop_of(table)).collect()
+}
+
+fn drop_of(table: &str) -> String {
+    format!("DROP TABLE IF EXISTS temp.main.{table}")
 }
 
 /// What a query keeps: its aggregates, and where none of it is kept by itself, its groups.

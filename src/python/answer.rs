@@ -256,7 +256,9 @@ impl Answer {
         if !matches!(&*state, State::Lazy(_) | State::Stream(_)) {
             return Err(self.inner.unreadable(py, &state));
         }
-        self.inner.start(py, &mut state)?;
+        self.inner.start(py, &mut state, false)?;
+        // Who reads it may hold the connection meanwhile.
+        self.inner.detach_pieces(py, &mut state)?;
         let State::Stream(reading) = &*state else {
             return Err(self.inner.unreadable(py, &state));
         };
@@ -441,13 +443,15 @@ impl Answer {
         let mut state = self.inner.state()?;
         let old = std::mem::replace(&mut *state, State::Closed);
         if let State::Stream(mut reading) = old {
-            let ticket = reading.ticket.take();
+            let mut ticket = reading.ticket.take();
             let mut report = ticket.as_ref().map(Ticket::report);
+            self.inner.give_up(ticket.as_mut());
             py.detach(|| {
                 // The stream first: the connection is free only after it.
                 drop(reading);
                 drop(ticket);
             });
+            self.inner.seat.slot.sweep(self.inner.seat.con(py));
             if let Some(report) = &mut report {
                 report.outcome = Outcome::Closed;
                 *self.inner.report.lock() = report.clone();

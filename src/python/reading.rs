@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::convert::{import_stream, interrupt_main, with_gil};
 use super::error::{exception, query_exception};
 use super::host::open_reader;
-use super::run::{How, run};
+use super::run::{How, go_on, run, run_by};
 use super::signals::CtrlC;
 use super::slot::Seat;
 use super::statement::Statement;
@@ -98,6 +98,13 @@ pub(super) struct Reading {
     pub(super) ticket: Option<Ticket>,
     pub(super) rows: u64,
     pub(super) cap: Option<u64>,
+}
+
+impl Reading {
+    /// Whether there may be more than what its source gives.
+    fn has_more(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::has_more)
+    }
 }
 
 pub(super) enum Source {
@@ -311,8 +318,9 @@ impl Inner {
     }
 
     /// Starts the stream: runs the query up to its first batch. Before DuckDB 2.0 the whole answer is taken at once,
-    /// because another statement on the connection would end a stream early without an error.
-    pub(super) fn start(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<()> {
+    /// because another statement on the connection would end a stream early without an error. Of one that runs in pieces it
+    /// may be the first piece, where `by_piece` says so.
+    pub(super) fn start(self: &Arc<Self>, py: Python<'_>, state: &mut State, by_piece: bool) -> PyResult<()> {
         let State::Lazy(relation) = &*state else {
             return Ok(());
         };
@@ -341,15 +349,23 @@ impl Inner {
             let bytes = size_on_disk(&spooled);
             Ok((schema, Source::Spooled(read(spooled)?), bytes))
         };
-        let ((schema, source, on_disk), mut ticket) =
-            match run(py, &self.core, &self.seat, &self.statement, &mut attempt) {
-                Ok(done) => done,
-                Err((failed, original)) => return Err(self.failed(py, state, &failed, original)),
-            };
+        let cap = self.core.guardian().row_cap();
+        let by_piece = by_piece && cap.is_none();
+        let started = run_by(
+            py,
+            &self.core,
+            &self.seat,
+            &self.statement,
+            by_piece,
+            &mut attempt,
+        );
+        let ((schema, source, on_disk), mut ticket) = match started {
+            Ok(done) => done,
+            Err((failed, original)) => return Err(self.failed(py, state, &failed, original)),
+        };
         if let Some(bytes) = on_disk {
             ticket.spooled(bytes);
         }
-        let cap = self.core.guardian().row_cap();
         let mut reading = Reading {
             schema,
             source,
@@ -361,11 +377,12 @@ impl Inner {
             .ticket
             .as_ref()
             .is_some_and(|ticket| ticket.rung() > Rung::AsIs);
-        if !live {
+        let more = reading.has_more();
+        if !live && !more {
             self.finish(py, &mut reading);
         }
         *state = State::Stream(Box::new(reading));
-        if live {
+        if live || more {
             self.seat.slot.opened(self);
         }
         if live && alone {
@@ -377,6 +394,7 @@ impl Inner {
 
     /// Makes the connection free for this answer: another one that holds it moves to memory or disk.
     pub(super) fn claim(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.seat.slot.sweep(self.seat.con(py));
         if let Some(open) = self.seat.slot.open().filter(|open| !Arc::ptr_eq(open, self)) {
             open.detach(py)?;
         }
@@ -454,13 +472,85 @@ impl Inner {
             State::Rows { .. } => return Err(self.unreadable(py, &state)),
             // An iterator at its end stays there.
             State::Read("iteration") => return Ok(None),
-            _ => self.start(py, &mut state)?,
+            _ => self.start(py, &mut state, true)?,
         }
+        loop {
+            let batch = self.next_of(py, &mut state)?;
+            if batch.is_some() {
+                return Ok(batch);
+            }
+            let State::Stream(reading) = &mut *state else {
+                return Ok(None);
+            };
+            if !reading.has_more() || !self.next_piece(py, &mut state)? {
+                return self.ended(py, &mut state);
+            }
+        }
+    }
+
+    /// The answer was read to its end.
+    fn ended(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<Option<RecordBatch>> {
+        if let State::Stream(reading) = state {
+            self.finish(py, reading);
+            self.report.lock().rows = Some(reading.rows);
+        }
+        *state = State::Read("iteration");
+        Ok(None)
+    }
+
+    /// Puts the next piece of an answer in the place of the one before; false at its end.
+    fn next_piece(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<bool> {
+        let State::Stream(reading) = state else {
+            return Ok(false);
+        };
+        self.claim(py)?;
+        let Some(mut ticket) = reading.ticket.take() else {
+            return Ok(false);
+        };
+        let mut attempt =
+            |py: Python<'_>, original: &mut Option<PyErr>, how: How<'_>| -> Result<Spooled, AttemptError> {
+                let mut stream = self
+                    .seat
+                    .con(py)
+                    .call_method1(intern!(py, "sql"), (how.prepared,))
+                    .and_then(|relation| self.open(&relation, how.rung))
+                    .map_err(|error| fault(error, py, original))?;
+                let schema = stream.schema();
+                let (spooled, _) = py.detach(|| self.spool(&mut stream, &schema, None))?;
+                Ok(spooled)
+            };
+        let place = (&mut ticket, reading.rows);
+        let next = go_on(py, &self.core, &self.seat, &self.statement, place, &mut attempt);
+        let spooled = match next {
+            Ok(spooled) => spooled,
+            Err((failed, original)) => {
+                // After Ctrl-C the piece itself may have been done.
+                self.seat.slot.leave(ticket.give_up());
+                self.seat.slot.sweep(self.seat.con(py));
+                py.detach(|| drop(ticket));
+                return Err(self.failed(py, state, &failed, original));
+            }
+        };
+        let more = spooled.is_some();
+        if let Some(spooled) = spooled {
+            if let Some(bytes) = size_on_disk(&spooled) {
+                ticket.spooled(bytes);
+            }
+            let batches = read(spooled).map_err(|error| exception(py, &error))?;
+            reading.source = Source::Spooled(batches);
+            self.seat.slot.opened(self);
+        }
+        reading.ticket = Some(ticket);
+        Ok(more)
+    }
+
+    /// The next batch of what is there of the answer.
+    fn next_of(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<Option<RecordBatch>> {
         let State::Stream(reading) = &mut *state else {
-            return Err(self.unreadable(py, &state));
+            return Err(self.unreadable(py, state));
         };
         if reading.cap.is_some_and(|cap| reading.rows >= cap) {
-            return self.cut(py, &mut state);
+            return self.cut(py, state);
         }
         let mut signals = CtrlC::enter(py, self.core.guardian().signal_descriptor())?;
         let item = match &mut reading.source {
@@ -480,7 +570,7 @@ impl Inner {
                 .map_err(AttemptError::Own),
         };
         if let Err(interrupt) = signals.leave(py) {
-            return Err(self.interrupted(py, &mut state, interrupt));
+            return Err(self.interrupted(py, state, interrupt));
         }
         match item {
             Ok(Some(batch)) => {
@@ -493,17 +583,20 @@ impl Inner {
                 self.report.lock().rows = Some(reading.rows);
                 Ok(Some(batch))
             }
-            Ok(None) => {
-                self.finish(py, reading);
-                self.report.lock().rows = Some(reading.rows);
-                *state = State::Read("iteration");
-                Ok(None)
-            }
+            Ok(None) => Ok(None),
             Err(error) => {
-                let (ticket, rows) = (reading.ticket.take(), reading.rows);
+                let (mut ticket, rows) = (reading.ticket.take(), reading.rows);
+                self.give_up(ticket.as_mut());
                 let failed = py.detach(|| self.broke(ticket, error, rows));
-                Err(self.failed(py, &mut state, &failed, None))
+                Err(self.failed(py, state, &failed, None))
             }
+        }
+    }
+
+    /// What is left of an answer on the connection is removed by the next statement there.
+    pub(super) fn give_up(&self, ticket: Option<&mut Ticket>) {
+        if let Some(ticket) = ticket {
+            self.seat.slot.leave(ticket.give_up());
         }
     }
 
@@ -515,8 +608,13 @@ impl Inner {
         );
         if let State::Stream(reading) = old {
             let Reading {
-                source, ticket, rows, ..
+                source,
+                mut ticket,
+                rows,
+                ..
             } = *reading;
+            self.give_up(ticket.as_mut());
+            self.seat.slot.sweep(self.seat.con(py));
             let report = py.detach(|| {
                 drop(source);
                 ticket.map(|ticket| {
@@ -583,6 +681,9 @@ impl Inner {
         let State::Stream(reading) = &mut *state else {
             return Ok(());
         };
+        if reading.has_more() {
+            return self.gather(py, state);
+        }
         let Source::Live { stream, first } = &mut reading.source else {
             return Ok(());
         };
@@ -611,6 +712,74 @@ impl Inner {
         let old = std::mem::replace(&mut *state, State::Closed);
         py.detach(|| drop(old));
         self.failed(py, state, &failed, None);
+        Ok(())
+    }
+
+    /// Takes the rest of an answer that is handed out piece by piece at once.
+    pub(super) fn detach_pieces(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<()> {
+        match &*state {
+            State::Stream(reading) if reading.has_more() => self.gather(py, state),
+            _ => Ok(()),
+        }
+    }
+
+    /// Computes all that is left of an answer in pieces, into memory or onto disk.
+    fn gather(self: &Arc<Self>, py: Python<'_>, state: &mut State) -> PyResult<()> {
+        let State::Stream(reading) = &*state else {
+            return Ok(());
+        };
+        let mut spool = Spool::new(
+            Arc::clone(&reading.schema),
+            &self.core.spool_directory(),
+            self.core.answer_memory(),
+            free_space,
+        );
+        loop {
+            let State::Stream(reading) = &mut *state else {
+                return Ok(());
+            };
+            let Source::Spooled(batches) = &mut reading.source else {
+                return Ok(());
+            };
+            let pushed = py.detach(|| {
+                batches.try_for_each(|batch| spool.push(batch?, self.core.level() >= Level::Warning))
+            });
+            if let Err(error) = pushed {
+                return self.lost(py, state, error);
+            }
+            match self.next_piece(py, state) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => return Err(error),
+                // The other statement may go on; whoever reads this answer is told.
+                Err(_) => return Ok(()),
+            }
+        }
+        let gathered = spool
+            .finish()
+            .and_then(|spooled| Ok((size_on_disk(&spooled), read(spooled)?)));
+        match (gathered, &mut *state) {
+            (Ok((on_disk, batches)), State::Stream(reading)) => {
+                reading.source = Source::Spooled(batches);
+                if let (Some(bytes), Some(ticket)) = (on_disk, reading.ticket.as_mut()) {
+                    ticket.spooled(bytes);
+                }
+                self.finish(py, reading);
+                Ok(())
+            }
+            (Err(error), _) => self.lost(py, state, error),
+            (Ok(_), _) => Ok(()),
+        }
+    }
+
+    /// What was left of the answer could not be kept: whoever reads it is told.
+    fn lost(self: &Arc<Self>, py: Python<'_>, state: &mut State, error: Error) -> PyResult<()> {
+        if let State::Stream(reading) = state {
+            let (mut ticket, rows) = (reading.ticket.take(), reading.rows);
+            self.give_up(ticket.as_mut());
+            let failed = py.detach(|| self.broke(ticket, AttemptError::Own(error), rows));
+            self.failed(py, state, &failed, None);
+        }
         Ok(())
     }
 
@@ -685,7 +854,10 @@ impl Drop for Inner {
         // Ending a query may wait for an interrupt that waits for the GIL.
         let _ = Python::try_attach(|py| {
             if let State::Stream(reading) = state {
-                let Reading { source, ticket, .. } = *reading;
+                let Reading {
+                    source, mut ticket, ..
+                } = *reading;
+                self.give_up(ticket.as_mut());
                 py.detach(|| {
                     drop(source);
                     drop(ticket);

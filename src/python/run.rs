@@ -154,6 +154,9 @@ fn literals(con: &Bound<'_, PyAny>, params: &Bound<'_, PyAny>) -> PyResult<Optio
 pub(super) type Attempt<'a, T> =
     dyn FnMut(Python<'_>, &mut Option<PyErr>, How<'_>) -> std::result::Result<T, AttemptError> + Send + 'a;
 
+/// What came of a call: what it gave, or what failed and the exception that DuckDB raised, if it did.
+type Outcome<T> = std::result::Result<T, (Box<Failed>, Option<PyErr>)>;
+
 /// Runs `attempt` up the ladder, without the GIL but for the attempts themselves.
 ///
 /// # Errors
@@ -164,44 +167,112 @@ pub(super) fn run<T: Send>(
     seat: &Seat,
     statement: &Statement,
     attempt: &mut Attempt<'_, T>,
-) -> std::result::Result<(T, Ticket), (Box<Failed>, Option<PyErr>)> {
+) -> Outcome<(T, Ticket)> {
+    run_by(py, core, seat, statement, false, attempt)
+}
+
+/// The same; where `by_piece` says so it may be the first piece of the answer, and [`go_on`] gives the others.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_by<T: Send>(
+    py: Python<'_>,
+    core: &Arc<Ward>,
+    seat: &Seat,
+    statement: &Statement,
+    by_piece: bool,
+    attempt: &mut Attempt<'_, T>,
+) -> Outcome<(T, Ticket)> {
     let mut signals = match CtrlC::enter(py, core.guardian().signal_descriptor()) {
         Ok(signals) => signals,
         Err(error) => return Err((cancelled(Report::default()), Some(error))),
     };
-    let job = Job {
+    let job = job(statement, &signals, by_piece);
+    let (outcome, original) = py.detach(|| {
+        let mut host = host(seat, statement, attempt);
+        let outcome = core.run(&seat.slot.connection, &job, &mut host);
+        (outcome, host.original)
+    });
+    match (outcome, signals.leave(py)) {
+        (Ok(done), Ok(())) => Ok(done),
+        (Ok((value, mut ticket)), Err(interrupt)) => {
+            let report = ticket.report();
+            seat.slot.leave(ticket.give_up());
+            py.detach(|| drop(ticket));
+            drop(value);
+            Err((cancelled(report), Some(interrupt)))
+        }
+        (Err(failed), left) => Err(interrupted(failed, left, original)),
+    }
+}
+
+/// Runs `attempt` on the next piece of the answer of `ticket`; none at its end. `rows` of it were handed out.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn go_on<T: Send>(
+    py: Python<'_>,
+    core: &Arc<Ward>,
+    seat: &Seat,
+    statement: &Statement,
+    (ticket, rows): (&mut Ticket, u64),
+    attempt: &mut Attempt<'_, T>,
+) -> Outcome<Option<T>> {
+    let mut signals = match CtrlC::enter(py, core.guardian().signal_descriptor()) {
+        Ok(signals) => signals,
+        Err(error) => return Err((cancelled(ticket.report()), Some(error))),
+    };
+    let job = job(statement, &signals, true);
+    let (outcome, original) = py.detach(|| {
+        let mut host = host(seat, statement, attempt);
+        let outcome = core.go_on(ticket, &job, &mut host, rows);
+        (outcome, host.original)
+    });
+    match (outcome, signals.leave(py)) {
+        (Ok(next), Ok(())) => Ok(next),
+        (Ok(next), Err(interrupt)) => {
+            drop(next);
+            Err((cancelled(ticket.report()), Some(interrupt)))
+        }
+        (Err(failed), left) => Err(interrupted(failed, left, original)),
+    }
+}
+
+fn job<'a>(statement: &'a Statement, signals: &CtrlC, by_piece: bool) -> Job<'a> {
+    Job {
         sql: &statement.sql,
         interruptible: statement.interruptible,
         priority: statement.priority,
         heeds_signals: signals.heeded(),
         cutting: statement.cutting,
         verify: statement.verify,
-    };
-    let (outcome, original) = py.detach(|| {
-        let mut host = PyHost {
-            con: &seat.con,
-            statement,
-            attempt,
-            original: None,
-            rereads: seat.slot.streams_are_safe,
-        };
-        let outcome = core.run(&seat.slot.connection, &job, &mut host);
-        (outcome, host.original)
-    });
-    match (outcome, signals.leave(py)) {
-        (Ok(done), Ok(())) => Ok(done),
-        (Ok((value, ticket)), Err(interrupt)) => {
-            let report = ticket.report();
-            py.detach(|| drop(ticket));
-            drop(value);
-            Err((cancelled(report), Some(interrupt)))
-        }
+        by_piece,
+    }
+}
+
+fn host<'a, F>(seat: &'a Seat, statement: &'a Statement, attempt: F) -> PyHost<'a, F> {
+    PyHost {
+        con: &seat.con,
+        statement,
+        attempt,
+        original: None,
+        rereads: seat.slot.streams_are_safe,
+    }
+}
+
+/// A failure, and the exception that goes with it after the handlers of signals had their turn.
+fn interrupted(
+    mut failed: Box<Failed>,
+    left: PyResult<()>,
+    original: Option<PyErr>,
+) -> (Box<Failed>, Option<PyErr>) {
+    match left {
         // A handler of the user's that raises nothing: the query was cancelled all the same.
-        (Err(mut failed), Ok(())) => {
+        Ok(()) => {
             failed.stop = failed.stop.filter(|stop| *stop != Stop::Signal);
-            Err((failed, original))
+            (failed, original)
         }
-        (Err(failed), Err(interrupt)) => Err((cancelled(failed.report), Some(interrupt))),
+        Err(interrupt) => (cancelled(failed.report), Some(interrupt)),
     }
 }
 
@@ -219,37 +290,20 @@ pub(super) fn explain(
         Ok(signals) => signals,
         Err(error) => return Err((cancelled(Report::default()), Some(error))),
     };
-    let job = Job {
-        sql: &statement.sql,
-        interruptible: statement.interruptible,
-        priority: statement.priority,
-        heeds_signals: signals.heeded(),
-        cutting: statement.cutting,
-        verify: statement.verify,
-    };
+    let job = job(statement, &signals, false);
     let never = |_: Python<'_>, _: &mut Option<PyErr>, _: How<'_>| -> std::result::Result<(), _> {
         let message = "a statement that was only to be explained was about to run";
         Err(AttemptError::Own(Error::new(ErrorKind::Internal, message)))
     };
     let (outcome, original) = py.detach(|| {
-        let mut host = PyHost {
-            con: &seat.con,
-            statement,
-            attempt: never,
-            original: None,
-            rereads: seat.slot.streams_are_safe,
-        };
+        let mut host = host(seat, statement, never);
         let outcome = core.explain(&seat.slot.connection, &job, &mut host);
         (outcome, host.original)
     });
     match (outcome, signals.leave(py)) {
         (Ok(explanation), Ok(())) => Ok(explanation),
         (Ok(_), Err(interrupt)) => Err((cancelled(Report::default()), Some(interrupt))),
-        (Err(mut failed), Ok(())) => {
-            failed.stop = failed.stop.filter(|stop| *stop != Stop::Signal);
-            Err((failed, original))
-        }
-        (Err(failed), Err(interrupt)) => Err((cancelled(failed.report), Some(interrupt))),
+        (Err(failed), left) => Err(interrupted(failed, left, original)),
     }
 }
 

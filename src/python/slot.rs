@@ -22,6 +22,8 @@ pub(super) struct Slot {
     /// A statement is being bound: DuckDB holds the connection, and may ask for the schema of an answer it names.
     binding: AtomicBool,
     open: Mutex<Weak<Inner>>,
+    /// Statements that remove what answers left on the connection that were given up where none could be run.
+    leftovers: Mutex<Vec<String>>,
 }
 
 impl Slot {
@@ -35,6 +37,7 @@ impl Slot {
             streams_are_safe: con.hasattr(intern!(py, "complete"))?,
             binding: AtomicBool::new(false),
             open: Mutex::new(Weak::new()),
+            leftovers: Mutex::new(Vec::new()),
         }))
     }
 
@@ -58,9 +61,26 @@ impl Slot {
         self.binding.load(Ordering::Acquire) || self.connection.active().is_some()
     }
 
-    /// From now on `answer` is the one that holds the connection.
+    /// From now on `answer` is the one that is open on the connection.
     pub(super) fn opened(&self, answer: &Arc<Inner>) {
         *self.open.lock() = Arc::downgrade(answer);
+    }
+
+    /// Leaves it to the next statement on the connection to run these first.
+    pub(super) fn leave(&self, statements: Vec<String>) {
+        self.leftovers.lock().extend(statements);
+    }
+
+    /// Removes what was left, if the connection is free.
+    pub(super) fn sweep(&self, con: &Bound<'_, PyAny>) {
+        if self.is_busy() {
+            return;
+        }
+        let statements = std::mem::take(&mut *self.leftovers.lock());
+        for statement in statements {
+            // On a closed connection nothing is left.
+            let _ = con.call_method1(intern!(con.py(), "execute"), (statement,));
+        }
     }
 
     /// The answer that holds the connection, if it is still there.
@@ -86,6 +106,7 @@ impl Seat {
 
     /// Frees the connection of an answer that holds it, which moves to memory or disk.
     pub(super) fn free(&self, py: Python<'_>) -> PyResult<()> {
+        self.slot.sweep(self.con(py));
         match self.slot.open() {
             Some(open) => open.detach(py),
             None => Ok(()),

@@ -460,15 +460,13 @@ impl PyWard {
 
     /// Ends the guard and puts back everything it changed. A second call does nothing.
     pub(super) fn close(&self, py: Python<'_>) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
+        let slots: Vec<Arc<Slot>> = self.cursors.lock().iter().chain([&self.main]).cloned().collect();
+        for slot in slots {
+            if let Some(con) = slot.con(py) {
+                slot.sweep(&con);
+            }
         }
-        let subscriptions: Vec<Py<Subscription>> = std::mem::take(&mut *self.subscriptions.lock());
-        py.detach(|| self.core.close());
-        for subscription in subscriptions {
-            // The last events (what was put back) are told before the end.
-            let _ = subscription.call_method0(py, intern!(py, "cancel"));
-        }
+        self.end(py);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -594,11 +592,24 @@ impl PyWard {
             Err((failed, original)) => Err(query_exception(py, &failed, original)),
         }
     }
+
+    /// The same where no statement may be run: it may be DuckDB that lets go of the last reference.
+    fn end(&self, py: Python<'_>) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let subscriptions: Vec<Py<Subscription>> = std::mem::take(&mut *self.subscriptions.lock());
+        py.detach(|| self.core.close());
+        for subscription in subscriptions {
+            // The last events (what was put back) are told before the end.
+            let _ = subscription.call_method0(py, intern!(py, "cancel"));
+        }
+    }
 }
 
 impl Drop for PyWard {
     fn drop(&mut self) {
         // Putting settings back may wait for a thread of the guard that waits for the GIL.
-        let _ = Python::try_attach(|py| self.close(py));
+        let _ = Python::try_attach(|py| self.end(py));
     }
 }

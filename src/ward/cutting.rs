@@ -19,7 +19,7 @@ use crate::fallback::decompose::functions::{Functions, may_keep};
 use crate::fallback::decompose::{Want, WhyNot};
 use crate::fallback::history::Fingerprint;
 use crate::fallback::ladder::{Rung, kind_of};
-use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rows, Verify};
+use crate::fallback::pieces::{self, Asks, Fault, Forecast, Options, Parsed, Piece, Rest, Rows, Verify};
 use crate::fallback::spool::free_space;
 use crate::fallback::text::words;
 use crate::settings::Feed;
@@ -38,14 +38,16 @@ pub(super) struct Plans<'a> {
     interruptible: bool,
     /// Looked at, and what came of it.
     looked: bool,
-    parsed: Option<(Parsed, Want)>,
+    parsed: Option<(Arc<Parsed>, Want)>,
+    /// Whether its pieces may be handed out one by one.
+    by_piece: bool,
     known: &'a Mutex<Functions>,
 }
 
 /// What came of an attempt that did not fail.
 pub(super) enum Attempted<T> {
-    /// The answer.
-    Answered(T),
+    /// The answer, or its first piece and the rest.
+    Answered(T, Option<Box<Rest>>),
     /// Nothing was run: it begins on this rung instead.
     Instead(Rung),
 }
@@ -65,6 +67,7 @@ impl<'a> Plans<'a> {
             interruptible: job.interruptible,
             looked: false,
             parsed: None,
+            by_piece: job.by_piece,
             known,
         }
     }
@@ -125,7 +128,7 @@ impl<'a> Plans<'a> {
         for want in want {
             match pieces::look(&parsed, *want) {
                 Ok(_) => {
-                    self.parsed = Some((parsed, *want));
+                    self.parsed = Some((Arc::new(parsed), *want));
                     return Ok(());
                 }
                 Err(not) => why = not,
@@ -204,6 +207,7 @@ impl Plans<'_> {
             feed: Feed::Auto,
             disk: None,
             verify: self.verify,
+            by_piece: false,
         };
         pieces::explain(asks, parsed, &options)
     }
@@ -218,7 +222,7 @@ fn room_on_disk(directory: &Path) -> Option<Bytes> {
 }
 
 /// The user's connection, as the pieces ask it.
-struct Asking<'a, 'b, T> {
+pub(super) struct Asking<'a, 'b, T> {
     host: &'a mut dyn Host<T>,
     ward: &'a Ward,
     connection: &'a Connection,
@@ -294,7 +298,7 @@ fn not_taken(error: &EngineError) -> String {
 }
 
 /// Runs a statement that takes something back. An interrupt that is sent again and again may hit it, too.
-fn clean<T>(host: &mut dyn Host<T>, sql: &str) {
+pub(super) fn clean<T>(host: &mut dyn Host<T>, sql: &str) {
     for _ in 0..CLEANING {
         match host.ask(sql) {
             Err(error) if error.class == Class::Interrupt => {}
@@ -312,7 +316,7 @@ fn abandon<T>(host: &mut dyn Host<T>, prepared: &pieces::Prepared) {
         .for_each(|statement| clean(host, statement));
 }
 
-fn own(error: Fault) -> AttemptError {
+pub(super) fn own(error: Fault) -> AttemptError {
     match error {
         Fault::Engine(error) => AttemptError::Engine(error),
         Fault::Own(error) => AttemptError::Own(error),
@@ -455,7 +459,7 @@ impl Ward {
             {
                 self.look_after_failure(host, plans, run, connection);
             }
-            return result.map(Attempted::Answered);
+            return result.map(|value| Attempted::Answered(value, None));
         }
         let in_transaction = host.in_transaction();
         run.report.pieces.clear();
@@ -495,7 +499,7 @@ impl Ward {
                     }
                 }
                 run.report.verified = prepared.verified;
-                Ok(Attempted::Answered(value))
+                Ok(Attempted::Answered(value, prepared.rest))
             }
             Err(error) => {
                 abandon(host, &prepared);
@@ -531,12 +535,13 @@ impl Ward {
             feed: self.settings().feed,
             disk: room_on_disk(&self.spool_directory()),
             verify: plans.verify,
+            by_piece: plans.by_piece,
         };
         pieces::prepare(asking, parsed, &options)
     }
 
     /// The connection, to be asked for `run`.
-    fn asking<'a, 'b, T>(
+    pub(super) fn asking<'a, 'b, T>(
         &'a self,
         host: &'a mut dyn Host<T>,
         connection: &'a Connection,

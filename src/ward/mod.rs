@@ -5,6 +5,7 @@ pub mod explain;
 mod kept;
 mod refusal;
 pub mod report;
+mod rest;
 pub mod ticket;
 
 use std::collections::BTreeSet;
@@ -63,6 +64,8 @@ pub struct Job<'a> {
     pub cutting: Cutting,
     /// What is proved of its pieces.
     pub verify: Verify,
+    /// Whether its pieces may be handed out one by one, each by [`Ward::go_on`].
+    pub by_piece: bool,
 }
 
 /// Whether a statement may run in pieces.
@@ -501,14 +504,14 @@ impl Ward {
                     ladder = Ladder::starting_on(next);
                     continue;
                 }
-                Ok(cutting::Attempted::Answered(value)) => {
+                Ok(cutting::Attempted::Answered(value, rest)) => {
                     run.report.outcome = Outcome::Running;
                     drop(ceiling);
                     std::mem::forget(begun);
                     // A query may be done before the watcher has looked once.
                     connection.observe(self.guardian.used_lately(), Bytes(0));
                     let held = ticket::Held { degraded, permit };
-                    let ticket = Ticket::new(
+                    let mut ticket = Ticket::new(
                         self,
                         connection,
                         held,
@@ -518,6 +521,9 @@ impl Ward {
                         began,
                         started,
                     );
+                    if let Some(rest) = rest {
+                        ticket.pause(rest);
+                    }
                     return Ok((value, ticket));
                 }
                 Err(error) => error,

@@ -6,12 +6,13 @@ use super::report::{self, Attempt, Outcome, Report, seconds};
 use super::{Failed, Ward};
 use crate::clock::Moment;
 use crate::engine::EngineError;
-use crate::engine::host::{Active, Connection};
+use crate::engine::host::{Active, Connection, Stop};
 use crate::error::{Error, ErrorKind};
 use crate::event::What;
 use crate::fallback::classify::{Failure, classify};
 use crate::fallback::history::{Fingerprint, Need};
 use crate::fallback::ladder::{Rung, kind_of};
+use crate::fallback::pieces::Rest;
 use crate::guard::Guardian;
 use crate::guard::admission::Permit;
 use crate::guard::respond::Degraded;
@@ -29,13 +30,18 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub struct Ticket {
     ward: Arc<Ward>,
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
     held: Option<Held>,
-    report: Report,
+    pub(super) report: Report,
     fingerprint: Fingerprint,
     rung: Rung,
     began: Moment,
     started: Moment,
+    /// What is left of it, where its pieces are handed out one by one.
+    pub(super) rest: Option<Box<Rest>>,
+    /// The most that memory grew in one of them.
+    growth: Bytes,
+    ended: bool,
 }
 
 pub(super) fn publish_end(guardian: &Guardian, report: &Report, error: Option<ErrorKind>) {
@@ -78,7 +84,38 @@ impl Ticket {
             rung,
             began,
             started,
+            rest: None,
+            growth: Bytes(0),
+            ended: false,
         }
+    }
+
+    /// Gives back what the query holds until its next piece: nobody knows when that will be asked for.
+    pub(super) fn pause(&mut self, rest: Box<Rest>) {
+        self.connection
+            .observe(self.ward.guardian().used_lately(), Bytes(0));
+        if let Some(active) = self.connection.end(self.report.query) {
+            self.note(&active);
+        }
+        self.held = None;
+        self.rest = Some(rest);
+    }
+
+    /// Takes note of what was seen of a piece.
+    pub(super) fn note(&mut self, active: &Active) {
+        self.report.peak = self.report.peak.max(active.peak);
+        self.report.spill = self.report.spill.max(active.spilled);
+        self.growth = self.growth.max(active.peak.minus(active.base));
+    }
+
+    /// Whether there may be more than what was handed out.
+    pub fn has_more(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Gives up the rest; the statements that remove from the connection what there is of it.
+    pub fn give_up(&mut self) -> Vec<String> {
+        self.rest.take().map(|rest| rest.drops()).unwrap_or_default()
     }
 
     /// The report so far.
@@ -103,7 +140,7 @@ impl Ticket {
 
     /// Takes note that the answer was moved to disk.
     pub fn spooled(&mut self, bytes: Bytes) {
-        self.report.spooled = Some(bytes);
+        self.report.spooled = Some(self.report.spooled.map_or(bytes, |before| before.plus(bytes)));
         self.ward.guardian().bus().publish(What::AnswerSpooled {
             query: self.report.query,
             bytes,
@@ -121,7 +158,7 @@ impl Ticket {
         let now = self.ward.guardian().clock().now();
         let ended = self.end(Outcome::Answered, None, None);
         let need = Need {
-            growth: ended.map_or(Bytes(0), |active| active.peak.minus(active.base)),
+            growth: ended.map_or(self.growth, |active| active.peak.minus(active.base)),
             spilled: self.report.spill,
             took: now.since(self.started),
             rung: self.rung,
@@ -138,6 +175,11 @@ impl Ticket {
             .active()
             .and_then(|active| active.stop)
             .map(|(stop, _)| stop);
+        self.fail_as(error, stop, rows)
+    }
+
+    /// The same, of a query that ended with `stop`.
+    pub(super) fn fail_as(&mut self, error: &EngineError, stop: Option<Stop>, rows: u64) -> Box<Failed> {
         let failure = classify(error, stop);
         let kind = kind_of(failure);
         let message = match kind {
@@ -155,6 +197,11 @@ impl Ticket {
 
     /// duckward itself could not go on with the answer.
     pub fn fail_with(mut self, error: Error, rows: u64) -> Box<Failed> {
+        self.fail_as_own(error, rows)
+    }
+
+    /// The same.
+    pub(super) fn fail_as_own(&mut self, error: Error, rows: u64) -> Box<Failed> {
         self.failed(error, None, None, rows)
     }
 
@@ -162,7 +209,7 @@ impl Ticket {
         &mut self,
         error: Error,
         failure: Option<Failure>,
-        stop: Option<crate::engine::host::Stop>,
+        stop: Option<Stop>,
         rows: u64,
     ) -> Box<Failed> {
         self.report.rows = Some(rows);
@@ -182,18 +229,20 @@ impl Ticket {
 
     /// Gives everything back and closes the report. What was seen of the query.
     fn end(&mut self, outcome: Outcome, failure: Option<Failure>, message: Option<String>) -> Option<Active> {
-        let held = self.held.take()?;
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
+        let held = self.held.take();
         let guardian = Arc::clone(self.ward.guardian());
         let now = guardian.clock().now();
         self.connection.observe(guardian.used_lately(), Bytes(0));
         let ended = self.connection.end(self.report.query);
         drop(held);
-        let peak = ended.map_or(Bytes(0), |active| active.peak);
-        self.report.peak = self.report.peak.max(peak);
-        self.report.spill = self
-            .report
-            .spill
-            .max(ended.map_or(Bytes(0), |active| active.spilled));
+        if let Some(active) = &ended {
+            self.note(active);
+        }
+        // Of one that was handed out piece by piece the query itself is not there any more.
+        let peak = ended.map_or(self.report.peak, |active| active.peak);
         self.report.seconds = seconds(now.since(self.began));
         self.report.outcome = outcome;
         let rung = self.rung;

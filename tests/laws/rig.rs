@@ -281,6 +281,7 @@ pub(crate) fn job(sql: &str) -> Job<'_> {
         heeds_signals: true,
         cutting: Cutting::Auto,
         verify: Verify::Counts,
+        by_piece: false,
     }
 }
 

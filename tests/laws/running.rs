@@ -351,6 +351,7 @@ fn ctrl_c_stops_only_what_runs_on_its_thread() {
         heeds_signals: false,
         cutting: duckward::ward::Cutting::Auto,
         verify: duckward::ward::Verify::Counts,
+        by_piece: false,
         ..job("q")
     };
     let mut caller = rig.caller(&seat, "q");

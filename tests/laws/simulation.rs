@@ -226,6 +226,7 @@ fn play(world: &World, me: usize, dice: Dice) {
             heeds_signals: below(2) == 0,
             cutting: Cutting::Auto,
             verify: Verify::Counts,
+            by_piece: false,
         };
         *world.called.lock() += 1;
         world.callers.lock()[me].called = true;

@@ -717,6 +717,27 @@ pub fn reads(statement: &Value) -> Vec<Reads> {
     found
 }
 
+/// Whether `statement` reads nothing but what [`reads`] names, tables of ours, and functions that make their rows themselves.
+pub fn reads_files_only(statement: &Value) -> bool {
+    let local = ctes(statement);
+    let mut only = true;
+    walk(statement, &mut |part| {
+        only &= match text(part, "type") {
+            "BASE_TABLE" => {
+                let name = text(part, "table_name").to_ascii_lowercase();
+                name.contains(['.', '/', '*']) || name.starts_with("duckward_") || local.contains(&name)
+            }
+            "TABLE_FUNCTION" => function(&part["function"]).is_some_and(|name| {
+                reads_files(&name)
+                    || matches!(name.as_str(), "range" | "generate_series" | "unnest" | "repeat")
+            }),
+            _ => true,
+        };
+        only
+    });
+    only
+}
+
 fn reads_files(function: &str) -> bool {
     function.starts_with("read_") || matches!(function, "parquet_scan" | "sqlite_scan" | "st_read")
 }
@@ -839,6 +860,11 @@ pub fn ctes(statement: &Value) -> BTreeSet<String> {
         true
     });
     names
+}
+
+/// A query as a statement.
+pub fn statement_of(query: &Value) -> Value {
+    statement(query)
 }
 
 /// The query at `pointer` with everything it sees, as a statement of its own.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Asks, Fault, statement_of, text_of};
 use crate::error::{Error, ErrorKind};
-use crate::fallback::decompose::{Reads, reads};
+use crate::fallback::decompose::{Reads, reads, reads_files_only};
 use crate::fallback::text::quoted;
 
 /// What tells a file from one that took its place.
@@ -35,37 +35,47 @@ impl Stamp {
 }
 
 /// Files as they were at some moment.
-#[derive(Debug, Default)]
-pub struct Files(Vec<(PathBuf, Option<Stamp>)>);
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    known: Vec<(PathBuf, Option<Stamp>)>,
+    /// Whether something that may be a file is none on this machine.
+    elsewhere: bool,
+}
 
 impl Files {
     /// Those that `tree` reads, as they are now. What DuckDB does not name is not known.
     pub(super) fn look(asks: &mut dyn Asks, tree: &Value) -> Result<Self, Fault> {
-        let mut found = Vec::new();
+        let mut files = Files::default();
         for what in reads(tree) {
             let given = match what {
                 Reads::Path(path) => quoted(&path),
                 Reads::Argument(argument) => match text_of(asks, &statement_of(&argument)) {
                     Ok(text) => text.trim_start_matches("SELECT ").to_owned(),
-                    Err(Fault::WhyNot(_)) => continue,
+                    Err(Fault::WhyNot(_)) => {
+                        files.elsewhere = true;
+                        continue;
+                    }
                     Err(other) => return Err(other),
                 },
             };
             // Neither a missing file nor a wrong argument is an error of ours.
-            let Ok(rows) = asks.rows(&format!("SELECT file FROM glob({given})")) else {
-                continue;
-            };
-            found.extend(
-                rows.into_iter()
-                    .filter_map(|row| row.into_iter().next()?)
-                    .map(|name| {
-                        let path = PathBuf::from(name);
-                        let stamp = Stamp::of(&path);
-                        (path, stamp)
-                    }),
-            );
+            let rows = asks
+                .rows(&format!("SELECT file FROM glob({given})"))
+                .unwrap_or_default();
+            files.elsewhere |= rows.is_empty();
+            for name in rows.into_iter().filter_map(|row| row.into_iter().next()?) {
+                let path = PathBuf::from(name);
+                let stamp = Stamp::of(&path);
+                files.elsewhere |= stamp.is_none();
+                files.known.push((path, stamp));
+            }
         }
-        Ok(Files(found))
+        Ok(files)
+    }
+
+    /// Whether `tree`, for which these were looked up, reads nothing else that could change.
+    pub(super) fn are_all_of(&self, tree: &Value) -> bool {
+        !self.elsewhere && reads_files_only(tree)
     }
 
     /// They are what they were.
@@ -73,7 +83,7 @@ impl Files {
     /// # Errors
     /// [`ErrorKind::Transaction`] with the first that is not.
     pub fn unchanged(&self) -> Result<(), Error> {
-        match self.0.iter().find(|(path, stamp)| Stamp::of(path) != *stamp) {
+        match self.known.iter().find(|(path, stamp)| Stamp::of(path) != *stamp) {
             None => Ok(()),
             Some((path, _)) => Err(Error::new(
                 ErrorKind::Transaction,

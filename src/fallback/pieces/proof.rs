@@ -49,6 +49,7 @@ impl Verify {
 }
 
 /// How the values that go into a cut are digested.
+#[derive(Debug)]
 pub(super) struct Digest {
     /// The statement that gives the keys and the hash of every row that goes in.
     source: String,
@@ -84,6 +85,20 @@ impl Inputs {
             }
         }
         inputs
+    }
+
+    /// Those of the whole buckets from the hash `low` to `high`; nothing in the others.
+    pub(super) fn within(&self, low: u64, high: u64) -> Self {
+        let shift = 64 - BUCKET_BITS;
+        let is_in = |bucket: usize| (low >> shift..=high >> shift).contains(&(bucket as u64));
+        Inputs {
+            rows: (self.rows.iter().enumerate())
+                .map(|(bucket, rows)| if is_in(bucket) { *rows } else { 0 })
+                .collect(),
+            digests: (self.digests.iter().enumerate())
+                .map(|(bucket, digest)| if is_in(bucket) { *digest } else { 0 })
+                .collect(),
+        }
     }
 
     /// How what went into the pieces differs from this, if it does. Each row went in so many `times`.
@@ -232,6 +247,7 @@ impl Run<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -309,13 +325,13 @@ mod tests {
 
     /// What comes of the proof of two pieces of a table with one bucket of 4 rows, when DuckDB answers so.
     fn proved(answers: Vec<Rows>, digested: bool) -> (Result<Verify, String>, Vec<String>) {
-        let parsed = Parsed {
+        let parsed = Arc::new(Parsed {
             before: String::new(),
             after: String::new(),
             tree: Value::Null,
             functions: Functions::default(),
             selects: true,
-        };
+        });
         let options = Options {
             want: Want::Kept,
             pieces: None,
@@ -325,6 +341,7 @@ mod tests {
             feed: Feed::Scan,
             disk: None,
             verify: Verify::Full,
+            by_piece: false,
         };
         let cut = Cut {
             body: Value::Null,

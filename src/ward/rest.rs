@@ -1,0 +1,147 @@
+//! The rest of an answer whose pieces are handed out one by one. Between two pieces the query holds nothing but its temporary
+//! tables: it waits for its turn again for each.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::cutting::{clean, own};
+use super::{ALONE, AttemptError, Begun, Failed, Host, Job, Run, Ticket, Ward, busy};
+use crate::engine::host::Active;
+use crate::error::{Error, ErrorKind};
+use crate::fallback::ladder::Rung;
+use crate::fallback::pieces::{Portion, Rest};
+use crate::guard::admission::{Demand, Permit};
+use crate::units::Bytes;
+
+impl Ward {
+    /// The next piece of the answer of `ticket`; none at its end, when nothing is left of it in the database.
+    ///
+    /// # Errors
+    /// What stopped it, with the report. `rows` were handed out, so it is not run again, and nothing is left of it.
+    pub fn go_on<T>(
+        self: &Arc<Self>,
+        ticket: &mut Ticket,
+        job: &Job<'_>,
+        host: &mut dyn Host<T>,
+        rows: u64,
+    ) -> Result<Option<T>, Box<Failed>> {
+        let Some(mut rest) = ticket.rest.take() else {
+            return Ok(None);
+        };
+        let next = self.next_piece(ticket, &mut rest, job, host);
+        let done = !matches!(next, Ok(Some(_)));
+        if done {
+            rest.drops().iter().for_each(|drop| clean(host, drop));
+            ticket.report.verified = rest.verified();
+        } else {
+            ticket.rest = Some(rest);
+        }
+        next.map_err(|(error, stop)| match error {
+            AttemptError::Engine(error) => ticket.fail_as(&error, stop, rows),
+            AttemptError::Own(error) => ticket.fail_as_own(error, rows),
+        })
+    }
+
+    fn next_piece<T>(
+        self: &Arc<Self>,
+        ticket: &mut Ticket,
+        rest: &mut Rest,
+        job: &Job<'_>,
+        host: &mut dyn Host<T>,
+    ) -> Result<Option<T>, (AttemptError, Option<crate::engine::host::Stop>)> {
+        let own_error = |error| (AttemptError::Own(error), None);
+        self.usable().map_err(own_error)?;
+        let query = ticket.report.query;
+        let connection = Arc::clone(&ticket.connection);
+        if connection.active().is_some() {
+            return Err(own_error(busy()));
+        }
+        let permit = self.enter_again(query, job, host).map_err(own_error)?;
+        let settings = self.settings();
+        let (ceiling, base) = self.guardian.arm_ceiling(settings.ceiling);
+        let started = self.guardian.clock().now();
+        let active = Active {
+            query,
+            interruptible: true,
+            heeds_signals: job.heeds_signals,
+            started,
+            deadline: settings.query_timeout.map(|limit| started + limit),
+            base,
+            peak: base,
+            spilled: Bytes(0),
+            share: None,
+            stop: None,
+        };
+        if !connection.begin(active) {
+            return Err(own_error(busy()));
+        }
+        let begun = Begun {
+            connection: &connection,
+            query,
+        };
+        if settings.query_timeout.is_some() {
+            self.guardian.wake();
+        }
+        let mut run = Run {
+            ward: self,
+            query,
+            report: std::mem::take(&mut ticket.report),
+            failure: None,
+            stop: None,
+            forgotten: None,
+        };
+        let piece = self.portion(rest, &connection, &mut run, host);
+        connection.observe(self.guardian.used_lately(), Bytes(0));
+        let ended = begun.end();
+        drop((ceiling, permit));
+        ticket.report = run.report;
+        if let Some(active) = &ended {
+            ticket.note(active);
+        }
+        piece.map_err(|error| (error, ended.and_then(|active| active.stop).map(|(stop, _)| stop)))
+    }
+
+    fn portion<T>(
+        &self,
+        rest: &mut Rest,
+        connection: &crate::engine::host::Connection,
+        run: &mut Run<'_>,
+        host: &mut dyn Host<T>,
+    ) -> Result<Option<T>, AttemptError> {
+        if host.in_transaction() {
+            // A piece that fails would end it.
+            return Err(AttemptError::Own(Error::new(
+                ErrorKind::Transaction,
+                "the rest of the answer is withheld: a transaction was begun on the connection while the pieces of the answer \
+                 were handed out: end it and run the statement again, or take the answer whole with to_arrow() first",
+            )));
+        }
+        let portion = {
+            let mut asking = self.asking(host, connection, run);
+            rest.next(&mut asking).map_err(own)?
+        };
+        let Some(Portion { sql, drop }) = portion else {
+            return Ok(None);
+        };
+        let value = host.attempt(Rung::Pieces, Some(&sql));
+        clean(host, &drop);
+        value.map(Some)
+    }
+
+    /// Waits for its turn again.
+    fn enter_again<T>(&self, query: u64, job: &Job<'_>, host: &mut dyn Host<T>) -> Result<Permit, Error> {
+        let demand = Demand {
+            priority: job.priority,
+            memory: ALONE,
+            wait: self.settings().wait,
+        };
+        let cancels = self.cancels.load(Ordering::Acquire);
+        let cancelled = || self.cancels.load(Ordering::Acquire) != cancels;
+        self.pausing.fetch_add(1, Ordering::AcqRel);
+        let permit = self
+            .guardian
+            .enter(query, demand, &|| cancelled() || host.gave_up());
+        self.pausing.fetch_sub(1, Ordering::AcqRel);
+        permit
+    }
+}
