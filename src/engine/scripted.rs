@@ -160,6 +160,8 @@ struct ProcessState {
     /// Freed by queries, kept by the allocator until it is flushed.
     kept: Mutex<Bytes>,
     keeps: AtomicBool,
+    /// Mapped by the allocator and in nobody's use.
+    mapped: Mutex<Bytes>,
     cgroup: Mutex<Option<CgroupMemory>>,
     databases: Mutex<Vec<Arc<DatabaseState>>>,
 }
@@ -181,6 +183,7 @@ impl Process {
             host: Mutex::new(Bytes(0)),
             kept: Mutex::new(Bytes(0)),
             keeps: AtomicBool::new(false),
+            mapped: Mutex::new(Bytes(0)),
             cgroup: Mutex::new(None),
             databases: Mutex::new(Vec::new()),
         }))
@@ -194,6 +197,11 @@ impl Process {
             state,
             process: self.clone(),
         }
+    }
+
+    /// From now on `bytes` are mapped that nobody uses: they come into use without asking the system.
+    pub fn maps(&self, bytes: Bytes) {
+        *self.0.mapped.lock() = bytes;
     }
 
     /// From now on the host's own data takes `bytes`.
@@ -245,7 +253,7 @@ impl Sample for Sampler {
         Ok(ProcessMemory {
             anonymous,
             resident: anonymous,
-            data: anonymous,
+            data: anonymous.plus(*self.0.0.mapped.lock()),
         })
     }
 

@@ -46,6 +46,8 @@ pub struct Facts {
     pub handed_out: bool,
     /// It runs inside a transaction that the user began.
     pub in_transaction: bool,
+    /// Its memory grew faster than it can be interrupted, and nothing would hold it the next time. Pieces grow less.
+    pub unheld: bool,
 }
 
 /// How often and after what wait a failure that time can mend is tried again.
@@ -101,7 +103,13 @@ impl Ladder {
             return (self, Decision::Refuse(kind_of(failure)));
         }
         match failure {
-            Failure::Memory | Failure::InterruptedByGuard => self.climb(failure, available),
+            Failure::Memory | Failure::InterruptedByGuard => {
+                let rungs = available.iter().copied();
+                self.climb(
+                    failure,
+                    rungs.filter(|rung| !facts.unheld || *rung != Rung::Degraded),
+                )
+            }
             Failure::Conflict if self.retried < patience.retries => {
                 let after = patience
                     .backoff
@@ -122,8 +130,8 @@ impl Ladder {
         }
     }
 
-    fn climb(self, failure: Failure, available: &[Rung]) -> (Self, Decision) {
-        match available.iter().copied().filter(|rung| *rung > self.rung).min() {
+    fn climb(self, failure: Failure, available: impl Iterator<Item = Rung>) -> (Self, Decision) {
+        match available.filter(|rung| *rung > self.rung).min() {
             Some(rung) => (
                 Ladder { rung, ..self },
                 Decision::Run {
@@ -163,6 +171,7 @@ mod tests {
     const FREE: Facts = Facts {
         handed_out: false,
         in_transaction: false,
+        unheld: false,
     };
 
     /// Every ladder that any sequence of failures reaches, with what led there.
@@ -174,14 +183,13 @@ mod tests {
                 continue;
             }
             for failure in Failure::ALL {
-                for handed_out in [false, true] {
-                    for in_transaction in [false, true] {
-                        let facts = Facts {
-                            handed_out,
-                            in_transaction,
-                        };
-                        todo.push(ladder.next(failure, facts, &Rung::ALL, PATIENCE).0);
-                    }
+                for bits in 0..8u8 {
+                    let facts = Facts {
+                        handed_out: bits & 1 > 0,
+                        in_transaction: bits & 2 > 0,
+                        unheld: bits & 4 > 0,
+                    };
+                    todo.push(ladder.next(failure, facts, &Rung::ALL, PATIENCE).0);
                 }
             }
         }
@@ -287,6 +295,28 @@ mod tests {
             Decision::Refuse(ErrorKind::Memory),
             "a rung that is not available is not taken"
         );
+    }
+
+    #[test]
+    fn what_nothing_holds_goes_into_pieces_or_is_refused() {
+        let unheld = Facts { unheld: true, ..FREE };
+        for ladder in every_state() {
+            for failure in [Failure::Memory, Failure::InterruptedByGuard] {
+                let decision = ladder.next(failure, unheld, &Rung::ALL, PATIENCE).1;
+                let expected = if ladder.rung < Rung::Pieces {
+                    Decision::Run {
+                        rung: Rung::Pieces,
+                        after: Duration::ZERO,
+                    }
+                } else {
+                    Decision::Refuse(ErrorKind::Memory)
+                };
+                assert_eq!(decision, expected);
+                let whole = [Rung::AsIs, Rung::Degraded];
+                let decision = ladder.next(failure, unheld, &whole, PATIENCE).1;
+                assert_eq!(decision, Decision::Refuse(ErrorKind::Memory));
+            }
+        }
     }
 
     #[test]

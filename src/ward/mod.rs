@@ -546,23 +546,19 @@ impl Ward {
             run.note(rung, started, ended, Some(failure), &error.message);
             // After a cancel it does not matter, and an engine that has not stopped yet would be waited for.
             let in_transaction = failure != Failure::Cancelled && host.in_transaction();
+            let grew_wild =
+                kind_of(failure) == ErrorKind::Memory && error.message.contains(REFUSED_BY_THE_SYSTEM);
             let facts = Facts {
                 // A second attempt would be wrong as if some rows were gone already.
                 handed_out: failure != Failure::Cancelled && !in_transaction && !host.reads_again(),
                 in_transaction: in_transaction || !job.interruptible,
+                unheld: grew_wild && !self.guardian.holds(),
             };
             let patience = Patience {
                 retries: settings.retries,
                 backoff: settings.backoff,
             };
-            let mut available = plans.available();
-            let is_wild =
-                kind_of(failure) == ErrorKind::Memory && error.message.contains(REFUSED_BY_THE_SYSTEM);
-            if is_wild && !self.guardian.holds() {
-                // Nothing would stop it the next time; pieces keep less.
-                available.retain(|rung| *rung != Rung::Degraded);
-            }
-            let (next, decision) = ladder.next(failure, facts, &available, patience);
+            let (next, decision) = ladder.next(failure, facts, &plans.available(), patience);
             ladder = next;
             let gave_up = matches!(run.stop, Some(Stop::Cancel | Stop::Signal));
             match decision {
@@ -585,7 +581,7 @@ impl Ward {
                     }
                 }
                 Decision::Refuse(kind) => {
-                    if is_wild {
+                    if grew_wild {
                         self.remember_wild(job.sql);
                     }
                     let plan = if kind == ErrorKind::Memory {

@@ -136,6 +136,57 @@ fn a_query_that_fits_nowhere_is_refused_with_the_fix_and_the_need() {
     rig.nothing_is_held();
 }
 
+fn refused_by_the_system() -> Answer {
+    Answer::error(
+        Class::OutOfMemory,
+        "Out of Memory Error: Failed to allocate block (bad allocation)",
+    )
+}
+
+#[test]
+fn what_grew_faster_than_it_can_be_stopped_does_not_run_where_nothing_would_hold_it() {
+    let rig = Rig::new();
+    rig.answers("q", [refused_by_the_system()]);
+    let (ward, seat) = rig.ward();
+    rig.process.maps(mib(2000));
+    let failed = rig.run(&ward, &seat, "q").unwrap_err();
+    assert_eq!(
+        (failed.error.kind(), rig.asked("q")),
+        (ErrorKind::Memory, 1),
+        "not degraded either"
+    );
+    let failed = rig.run(&ward, &seat, "q").unwrap_err();
+    assert_eq!(
+        (failed.error.kind(), rig.asked("q")),
+        (ErrorKind::Memory, 1),
+        "not even tried"
+    );
+    assert!(
+        failed
+            .error
+            .message()
+            .contains("grew faster than an interrupt stops it")
+    );
+    // Another statement is, and this one as soon as it would be held.
+    rig.answers("other", [Answer::rows(1)]);
+    rig.run(&ward, &seat, "other").unwrap();
+    rig.process.maps(mib(0));
+    rig.run(&ward, &seat, "q").unwrap_err();
+    assert_eq!(rig.asked("q"), 3, "as is and degraded");
+    rig.nothing_is_held();
+}
+
+#[test]
+fn what_was_answered_on_another_rung_is_not_taken_for_unstoppable() {
+    let rig = Rig::new();
+    rig.answers("q", [refused_by_the_system(), Answer::rows(1)]);
+    let (ward, seat) = rig.ward();
+    let report = rig.run(&ward, &seat, "q").unwrap();
+    assert_eq!((report.rung(), report.attempts.len()), (Some(Rung::Degraded), 2));
+    rig.process.maps(mib(2000));
+    assert_eq!(rig.run(&ward, &seat, "q").unwrap().rows, Some(1));
+}
+
 #[test]
 fn nothing_runs_again_inside_a_transaction_nor_after_its_statement_was_refused() {
     for (answer, in_transaction, kind) in [
