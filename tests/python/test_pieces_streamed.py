@@ -207,6 +207,15 @@ def test_a_session_that_was_changed_in_between_gives_no_more(piecewise: Piecewis
     assert leftovers(piecewise.con) == []
 
 
+def test_what_the_guard_itself_changes_in_between_is_no_change(written: Piecewise) -> None:
+    """DuckDB derives other settings from the limit that the guard moves."""
+    answer, seen = written.answer(), []
+    for number, batch in enumerate(answer):
+        seen.append(batch)
+        written.con.execute(f"SET memory_limit = '{900 - number}MB'; SET threads = {1 + number % 2}")
+    assert sorted(rows_of(*seen)) == written.want
+
+
 def test_a_file_that_is_replaced_in_between_is_found(tmp_path: pathlib.Path) -> None:
     with duckdb.connect() as con, duckward.guard(con, memory="2GB", feed="scan") as ward:
         con.execute(f"COPY ({ROWS}) TO 'rows.parquet'")

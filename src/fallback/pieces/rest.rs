@@ -9,11 +9,9 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// Settings that the guard itself changes, or that change no answer.
-const INDIFFERENT: &str = "'memory_limit', 'max_memory', 'threads', 'worker_threads', 'temp_directory', \
-    'max_temp_directory_size', 'preserve_insertion_order', 'checkpoint_threshold', 'wal_autocheckpoint', \
-    'write_buffer_row_group_count', 'partitioned_write_max_open_files', 'enable_external_file_cache', \
-    'enable_progress_bar', 'enable_progress_bar_print', 'progress_bar_time'";
+/// Words in the names of settings that change no answer: the guard moves some of them, and DuckDB derives others from those.
+const INDIFFERENT: &str =
+    "memory|thread|buffer|cache|checkpoint|temp_directory|insertion_order|partitioned_write|progress";
 
 /// What is left of it.
 #[derive(Debug)]
@@ -113,7 +111,7 @@ impl Rest {
 fn session(asks: &mut dyn Asks) -> Result<Option<String>, Fault> {
     let rows = asks.rows(&format!(
         "SELECT md5(string_agg(x, chr(10) ORDER BY x)) FROM (SELECT concat_ws(' ', name, value) AS x FROM duckdb_settings() \
-         WHERE name NOT IN ({INDIFFERENT}) \
+         WHERE NOT regexp_matches(name, '{INDIFFERENT}') \
          UNION ALL SELECT concat_ws(' ', 'database', database_name, path, readonly) FROM duckdb_databases() \
          UNION ALL SELECT concat_ws(' ', 'table', table_name, table_oid) FROM duckdb_tables() WHERE temporary \
          AND NOT starts_with(table_name, 'duckward_') \
