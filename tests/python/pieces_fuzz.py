@@ -812,7 +812,7 @@ class Maker:
         if made.around != "{}" or self.maybe(0.75):
             return made
         names = [col for col in made.gives if re.fullmatch("[a-zA-Z0-9_ ü]+", col.name)]
-        if len(names) != len(made.gives):
+        if not names or len(names) != len(made.gives):
             return made
         first = quoted(names[0].name)
         around = self.rng.choice(

@@ -197,7 +197,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         con.execute("create table customer as select repeat('x', 100) as c_comment from range(20000)")
         con.execute(
             "create table lineitem as select i as l_orderkey, i % 1000 as l_partkey, "
-            "i * 0.5 as l_extendedprice, date '1995-01-01' + i::int as l_shipdate, 'x' as l_comment from range(50000) r(i)"
+            "i * 0.5 as l_extendedprice, date '1995-01-01' + i::int as l_shipdate, 'x' as l_comment "
+            "from range(50000) r(i)"
         )
     return file
 
