@@ -12,6 +12,7 @@
 mod files;
 mod proof;
 mod rest;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -703,6 +704,13 @@ struct Range {
     rows: u64,
 }
 
+/// A range to ask for a plan with.
+const SIXTEENTH: Range = Range {
+    low: 1,
+    high: u64::MAX / 16,
+    rows: 0,
+};
+
 struct Run<'a> {
     asks: &'a mut dyn Asks,
     parsed: &'a Arc<Parsed>,
@@ -993,10 +1001,11 @@ impl Run<'_> {
             });
         }
         let columns = self.columns_below(tree, &target.pointer)?;
-        let cut = cut(tree, &target.pointer, &self.parsed.functions, columns.as_ref())?;
+        let written = cut(tree, &target.pointer, &self.parsed.functions, columns.as_ref())?;
+        let cut = self.with_counts(tree, &target.pointer, columns.as_ref(), written.clone())?;
         let mut described = self.described(&cut)?;
         let chosen = self.choose(&cut, &mut described)?;
-        let keys = self.key_texts(&cut, &described, &chosen)?;
+        let keys = self.key_texts(&written, &described, &chosen)?;
         let plan = self.explain(&described.text)?;
         let kept: Vec<&Kept> = cut.kept.iter().collect();
         let named: Vec<String> = kept.iter().map(|kept| kept.name.clone()).collect();
@@ -1034,7 +1043,8 @@ impl Run<'_> {
         chosen: &[usize],
     ) -> Result<Vec<String>, Fault> {
         let Some(source) = &cut.source else {
-            return Ok(described.names.iter().map(|name| quoted_name(name)).collect());
+            let names = chosen.iter().filter_map(|key| described.names.get(*key));
+            return Ok(names.map(|name| quoted_name(name)).collect());
         };
         let bare = node_of(self.asks, "SELECT 1")?;
         let mut texts = Vec::new();
@@ -1182,7 +1192,8 @@ impl Run<'_> {
     /// What there is to do for the query at `pointer`.
     fn work(&mut self, tree: &Value, pointer: &str, done: f64, share: f64) -> Result<Work, Fault> {
         let columns = self.columns_below(tree, pointer)?;
-        let mut cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
+        let cut = cut(tree, pointer, &self.parsed.functions, columns.as_ref())?;
+        let mut cut = self.with_counts(tree, pointer, columns.as_ref(), cut)?;
         let digest = self.digested(tree, pointer, columns.as_ref(), &mut cut)?;
         let mut described = self.described(&cut)?;
         let source = match &cut.source {
@@ -1444,17 +1455,15 @@ impl Run<'_> {
             candidates.extend(all.iter().map(|key| vec![*key]));
         }
         let list = described.columns.join(", ");
-        let sixteenth = Range {
-            low: 1,
-            high: u64::MAX / 16,
-            rows: 0,
-        };
         let every = described.keys.clone();
         let mut best: Option<(f64, Vec<usize>, Option<String>)> = None;
         for candidate in candidates {
+            if best.is_some() && cut.is_of_rows() {
+                break;
+            }
             described.keys = candidate.iter().map(|key| every[*key].clone()).collect();
             described.inside = None;
-            let Some(mut plan) = self.explain(&described.select(&list, &list, sixteenth))? else {
+            let Some(mut plan) = self.explain(&described.select(&list, &list, SIXTEENTH))? else {
                 continue;
             };
             let reach = plan.reach("hash(");
@@ -1465,7 +1474,7 @@ impl Run<'_> {
                 && let Some(text) = self.inside(cut, &candidate)?
             {
                 described.inside = Some(text);
-                match self.explain(&described.select(&list, &list, sixteenth))? {
+                match self.explain(&described.select(&list, &list, SIXTEENTH))? {
                     Some(found) if found.reach("hash(") == Reach::All => plan = found,
                     // The others are of a query beside it, whose rows are not those that are cut.
                     _ => described.inside = None,

@@ -596,7 +596,7 @@ class Maker:
             return self.windowed(depth, named)
         if what < 0.85:
             return self.distinct(depth)
-        return self.set_operation(depth)
+        return self.set_operation(depth, named)
 
     def grouped(self, depth: int, named: bool) -> Select:
         source = self.source(depth)
@@ -755,7 +755,27 @@ class Maker:
             )
         return made
 
-    def set_operation(self, depth: int) -> Select:
+    def overlap(self, depth: int, named: bool) -> Select:
+        """What parts of one source have in common, of any types, or a DISTINCT of all of it."""
+        source = self.source(depth - 1)
+        if not named and self.maybe(0.3):
+            return Select(["*"], source.sql, source.ctes, "DISTINCT ", self.where(source))
+        keys = [self.key(source) for _ in range(self.rng.randint(1, 3))]
+        taken: set[str] = set()
+        aliases = [self.alias(taken) for _ in keys]
+        first = ", ".join(f"{key.sql} AS {quoted(alias)}" for key, alias in zip(keys, aliases, strict=True))
+        others = ", ".join(key.sql for key in keys)
+        text = f"SELECT {first} FROM {source.sql} {self.where(source)}"
+        for _ in range(self.rng.choice([1, 1, 2])):
+            word = self.rng.choice(["UNION", "INTERSECT", "EXCEPT"])
+            text += f" {word} SELECT {others} FROM {source.sql} {self.where(source)}"
+        scope = f"WITH {', '.join(source.ctes)} " if source.ctes else ""
+        gives = [Col(alias, key.kind, alias) for key, alias in zip(keys, aliases, strict=True)]
+        return Select(["*"], "t0", around=scope + text, gives=gives)
+
+    def set_operation(self, depth: int, named: bool) -> Select:
+        if self.maybe(0.3):
+            return self.overlap(depth, named)
         word = self.rng.choice(
             ["UNION", "UNION", "UNION ALL", "INTERSECT", "EXCEPT", "EXCEPT ALL", "INTERSECT ALL"]
         )
@@ -792,7 +812,7 @@ class Maker:
         if made.around != "{}" or self.maybe(0.75):
             return made
         names = [col for col in made.gives if re.fullmatch("[a-zA-Z0-9_ ü]+", col.name)]
-        if len(names) != len(made.gives):
+        if not names or len(names) != len(made.gives):
             return made
         first = quoted(names[0].name)
         around = self.rng.choice(

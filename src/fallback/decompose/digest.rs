@@ -8,7 +8,7 @@ use super::functions::Functions;
 use super::tree::{
     arguments, bare_name, change, function, given, integer, is_query, list, named, same, text, walk,
 };
-use super::{Cut, Names, is_aggregate, own};
+use super::{Cut, Names, is_aggregate, own, rows};
 
 /// How the names in a template begin that values are put in the place of.
 pub const VALUE: &str = "duckward_v";
@@ -32,6 +32,9 @@ pub fn values(
         .pointer("/statements/0/node/select_list")?
         .as_array()?
         .clone();
+    if let Some(operation) = rows::operation(node, functions) {
+        return Some(keys.into_iter().chain(rows::side(operation)).collect());
+    }
     let items = list(node, "select_list").to_vec();
     let names = Names {
         items: &items,
@@ -46,7 +49,11 @@ pub fn values(
             .flat_map(|modifier| list(modifier, "orders"))
             .filter_map(|order| order.get("expression"))
             .filter(|by| integer(by).is_none() && text(by, "class") != "STAR");
-        items.iter().chain(ordered).collect()
+        items
+            .iter()
+            .chain(ordered)
+            .chain(given(node, "qualify"))
+            .collect()
     };
     // An aggregate of a subquery would be another query.
     if keys.iter().any(reads_elsewhere) {

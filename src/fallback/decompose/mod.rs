@@ -13,6 +13,7 @@
 pub mod digest;
 pub mod fed;
 pub mod functions;
+pub mod rows;
 mod tree;
 pub mod ungrouped;
 
@@ -122,6 +123,17 @@ pub struct Cut {
     pub modifiers: Vec<Value>,
     /// What is kept in memory.
     pub kept: Vec<Kept>,
+}
+
+impl Cut {
+    /// Whether it gives a row of each group and no more: such groups are small, and by fewer keys they only grow.
+    pub fn is_of_rows(&self) -> bool {
+        let items = self.body.pointer("/statements/0/node/select_list");
+        let visible = items
+            .and_then(Value::as_array)
+            .map_or(0, |items| items.len().saturating_sub(self.hidden));
+        self.kept.is_empty() && (0..visible).all(|index| self.keys.contains(&Position::Visible(index)))
+    }
 }
 
 /// The queries of `statement` that are to be computed beforehand, inner ones first.
@@ -503,6 +515,16 @@ impl Names<'_> {
     }
 }
 
+/// Whether an expression names a column that is not an argument of an aggregate.
+fn names_a_column(expression: &Value, functions: &Functions) -> bool {
+    let mut found = false;
+    walk(expression, &mut |part| {
+        found |= text(part, "class") == "COLUMN_REF";
+        !found && !is_query(part) && !function(part).is_some_and(|name| functions.is_aggregate(&name))
+    });
+    found
+}
+
 /// The keys that every grouping set of a query has.
 fn group_keys(
     node: &Value,
@@ -512,6 +534,12 @@ fn group_keys(
     let items = list(node, "select_list");
     let names = Names { items, columns };
     if text(node, "aggregate_handling") == "FORCE_AGGREGATES" {
+        if given(node, "having").is_some_and(|having| names_a_column(having, functions)) {
+            // Before 2.0 DuckDB groups by that column, too.
+            return Err(WhyNot::of(
+                "GROUP BY ALL with a HAVING that names a column outside of an aggregate",
+            ));
+        }
         if items.iter().any(is_star) {
             return Err(WhyNot::of("GROUP BY ALL with a star: the keys are not named"));
         }
@@ -904,7 +932,7 @@ pub fn cut(
     let node = root
         .pointer(pointer)
         .ok_or_else(|| WhyNot::of("the query is not where it was"))?;
-    if text(node, "type") != "SELECT_NODE" || (is_distinct(node) && !is_aggregate(node, functions)) {
+    if text(node, "type") != "SELECT_NODE" || rows::operation(node, functions).is_some() {
         return Ok(cut_rows(root, pointer, node, columns));
     }
     let items = list(node, "select_list").to_vec();
@@ -1069,6 +1097,48 @@ fn having_can_wait(node: &Value, having: &Value, names: &Names<'_>, functions: &
     !aliases
         && text(node, "aggregate_handling") != "FORCE_AGGREGATES"
         && list(node, "select_list").iter().all(harmless)
+}
+
+/// `cut`, which is that of the query at `pointer`, with QUALIFY as a hidden column, where it may be looked at after all rows
+/// were computed: nothing in the list can fail, and no name in it is both an alias and a column. It takes the room of all
+/// rows.
+pub fn with_qualify(root: &Value, pointer: &str, columns: Option<&BTreeSet<String>>, mut cut: Cut) -> Cut {
+    let Some((node, qualify)) = root
+        .pointer(pointer)
+        .and_then(|node| Some((node, given(node, "qualify")?)))
+    else {
+        return cut;
+    };
+    let items = list(node, "select_list");
+    let names = Names { items, columns };
+    let mut plain = cut.rows.is_none() && cut.source.is_some();
+    walk(qualify, &mut |part| {
+        plain &= !bare_name(part).is_some_and(|name| {
+            names.is_alias(name).is_none()
+                && items
+                    .iter()
+                    .any(|item| text(item, "alias").eq_ignore_ascii_case(name))
+        });
+        plain &= !matches!(text(part, "class"), "SUBQUERY" | "LAMBDA" | "STAR");
+        plain
+    });
+    // Windows are computed before QUALIFY anyway.
+    let harmless = |item: &Value| {
+        matches!(text(item, "class"), "COLUMN_REF" | "CONSTANT" | "WINDOW")
+            || (text(item, "class") == "STAR"
+                && list(item, "replace_list").is_empty()
+                && given(item, "expr").is_none())
+    };
+    let place = "/statements/0/node/qualify";
+    if plain
+        && items.iter().all(harmless)
+        && let Some(below) = cut.body.pointer_mut(place)
+    {
+        *below = Value::Null;
+        cut.having = Some(digest::add(&mut cut, &names.resolve(qualify)));
+        cut.counted = 1;
+    }
+    cut
 }
 
 /// A DISTINCT or a set operation: its keys are all its columns.
