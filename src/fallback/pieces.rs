@@ -26,6 +26,7 @@ use super::classify::Failure;
 use super::decompose;
 use super::decompose::fed::{FEED, fed};
 use super::decompose::functions::{Functions, State, names};
+use super::decompose::grouping::{Forms, SHARED, apart, is_apart, sets};
 use super::decompose::ungrouped::{Question, Ungrouped, ask_distinct, put, ungrouped};
 use super::decompose::{
     Cut, KEY, Kept, PAIRS, Target, Want, Way, WhyNot, asks_for_columns, ctes, cut, filtered, has_parameters,
@@ -34,7 +35,7 @@ use super::decompose::{
 use super::feed::{self, Costs};
 use super::risk::{Keeps, Plan, Reach, pieces, state_bytes};
 use super::text::{query_of, quoted, quoted_name, view_query, words};
-use crate::engine::EngineError;
+use crate::engine::{Class, EngineError};
 use crate::error::{Error, ErrorKind};
 use crate::settings::Feed;
 use crate::units::Bytes;
@@ -239,6 +240,7 @@ pub fn parse(asks: &mut dyn Asks, sql: &str, known: &Mutex<Functions>) -> Result
         return why_not("there is a macro called hash, which the pieces would be cut by");
     }
     decompose::spell_floats(&mut tree);
+    take_sets_apart(asks, &mut tree, &functions)?;
     ungroup(asks, &mut tree, &functions)?;
     let before = sql[..range.start].to_owned();
     Ok(Parsed {
@@ -353,6 +355,84 @@ fn expand_views(asks: &mut dyn Asks, tree: &mut Value) -> Result<(), Fault> {
             .collect();
     }
     Ok(())
+}
+
+/// Puts a query for each grouping set in the place of one whose sets have no key in common.
+fn take_sets_apart(asks: &mut dyn Asks, tree: &mut Value, functions: &Functions) -> Result<(), Fault> {
+    let mut number = 0;
+    for pointer in queries(tree) {
+        if !tree
+            .pointer(&pointer)
+            .is_some_and(|node| is_apart(node, functions))
+        {
+            continue;
+        }
+        match set_by_set(asks, tree, &pointer, functions, &mut number) {
+            Ok(Some(changed)) => *tree = changed,
+            Ok(None) | Err(Fault::WhyNot(_)) => {}
+            // It names a table beside it, or a type that cannot be written.
+            Err(Fault::Engine(error)) if error.class == Class::Statement => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(())
+}
+
+/// The tree with a query for each set in the place of the one at `pointer`, if DuckDB gives it the same columns.
+fn set_by_set(
+    asks: &mut dyn Asks,
+    tree: &Value,
+    pointer: &str,
+    functions: &Functions,
+    number: &mut usize,
+) -> Result<Option<Value>, Fault> {
+    let columns: Option<BTreeSet<String>> = match asks_for_columns(tree, pointer) {
+        None => None,
+        Some(statement) => {
+            let text = text_of(asks, &statement)?;
+            let names = describe(asks, &text)?;
+            Some(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
+        }
+    };
+    let (Some(found), Some(statement)) = (
+        sets(tree, pointer, functions, columns.as_ref()),
+        whole(tree, pointer),
+    ) else {
+        return Ok(None);
+    };
+    let keys = columns_of(asks, &found.source)?;
+    let given = columns_of(asks, &statement)?;
+    let nulls = keys.iter().map(|(_, kind)| format!("CAST(NULL AS {kind})"));
+    let ordinals = (1..=given.len()).map(|ordinal| ordinal.to_string());
+    let numbers = found.numbers();
+    let bits = numbers.iter().map(|bits| format!("CAST({bits} AS BIGINT)"));
+    let written: Vec<String> = nulls.chain(ordinals).chain(bits).collect();
+    let mut items = node_of(asks, &format!("SELECT {}", written.join(", ")))?["select_list"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
+        .into_iter();
+    let forms = Forms {
+        nulls: items.by_ref().take(keys.len()).collect(),
+        ordinals: items.by_ref().take(given.len()).collect(),
+        numbers: numbers.into_iter().zip(items).collect(),
+        union: node_of(asks, "SELECT 1 UNION ALL SELECT 2")?,
+        distinct: node_of(asks, &format!("SELECT DISTINCT * FROM (SELECT 1) AS {SHARED}all"))?,
+        shared: node_of(
+            asks,
+            &format!("WITH {SHARED}0 AS NOT MATERIALIZED (SELECT 1) SELECT * FROM {SHARED}0"),
+        )?,
+    };
+    let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
+    let changed = apart(tree, pointer, &found, &forms, &names, functions, number);
+    let Some(statement) = changed.as_ref().and_then(|changed| whole(changed, pointer)) else {
+        return Ok(None);
+    };
+    Ok(if columns_of(asks, &statement)? == given {
+        changed
+    } else {
+        None
+    })
 }
 
 /// Puts pairs of a value and its count in the place of what aggregates without groups would keep.
@@ -512,6 +592,19 @@ fn describe(asks: &mut dyn Asks, sql: &str) -> Result<Vec<String>, Fault> {
     Ok(rows
         .into_iter()
         .filter_map(|row| row.into_iter().next()?)
+        .collect())
+}
+
+/// The names and types of the columns of a statement that is given as its parse.
+fn columns_of(asks: &mut dyn Asks, statement: &Value) -> Result<Vec<(String, String)>, Fault> {
+    let text = text_of(asks, statement)?;
+    let rows = asks.rows(&format!("DESCRIBE {text}"))?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut row = row.into_iter();
+            Some((row.next()??, row.next()??))
+        })
         .collect())
 }
 

@@ -120,7 +120,8 @@ pub(super) fn text_row(row: &Bound<'_, PyAny>) -> PyResult<Vec<Option<String>>> 
         .collect()
 }
 
-/// A relation's rows as a pyarrow reader; the method has another name before 1.5.
+/// A relation's rows as a pyarrow reader; the method has another name before 1.5, and then the stream of a union in a union
+/// ends early without an error, when several threads run it: DuckDB's table of it is whole.
 pub(super) fn open_reader<'py>(
     relation: &Bound<'py, PyAny>,
     batch_rows: usize,
@@ -128,8 +129,13 @@ pub(super) fn open_reader<'py>(
     let py = relation.py();
     let modern = intern!(py, "to_arrow_reader");
     if relation.hasattr(modern)? {
-        relation.call_method1(modern, (batch_rows,))
-    } else {
-        relation.call_method1(intern!(py, "fetch_record_batch"), (batch_rows,))
+        return relation.call_method1(modern, (batch_rows,));
     }
+    let plan: String = relation.call_method0(intern!(py, "explain"))?.extract()?;
+    if plan.matches("UNION").count() < 2 {
+        return relation.call_method1(intern!(py, "fetch_record_batch"), (batch_rows,));
+    }
+    relation
+        .call_method0(intern!(py, "fetch_arrow_table"))?
+        .call_method1(intern!(py, "to_reader"), (batch_rows,))
 }

@@ -614,13 +614,19 @@ class Maker:
         if self.maybe(0.1):
             sql, kind = self.constant()
             parts.append((sql, kind, self.alias(taken), -1))
+        sets = self.maybe(0.2)
+        if sets and self.maybe(0.5):
+            sql, kind = self.of_sets(keys)
+            parts.append((sql, kind, self.alias(taken) if named or self.maybe(0.5) else "", -1))
         if not parts:
             parts.append(("count(*)", "int", self.alias(taken), -1))
         self.rng.shuffle(parts)
         items = [f"{sql} AS {quoted(alias)}" if alias else sql for sql, _, alias, _ in parts]
         place = {key: at for at, (_, _, _, key) in enumerate(parts) if key >= 0}
-        group = "GROUP BY " + self.grouping(keys, place, [part[2] for part in parts])
+        group = "GROUP BY " + self.grouping(keys, place, [part[2] for part in parts], sets)
         having = self.having(source, keys, [(part[0], part[2]) for part in parts])
+        if sets and self.maybe(0.1):
+            having = f"HAVING grouping({keys[-1].sql}) = 1 OR count(*) > 1"
         gives = [Col(alias or sql, kind, alias or sql) for sql, kind, alias, _ in parts]
         sortable = all(kind != "map" for _, kind, _, _ in parts)
         made = Select(items, source.sql, source.ctes, "", self.where(source), group, having, gives=gives)
@@ -628,8 +634,22 @@ class Maker:
             made = replace(made, distinct="DISTINCT ")
         return self.ordered(made, source, keys, sortable, aggregates=not made.distinct)
 
-    def grouping(self, keys: list[Col], place: dict[int, int], aliases: list[str]) -> str:
-        if self.maybe(0.15) and len(place) == len(keys):
+    def of_sets(self, keys: list[Col]) -> tuple[str, str]:
+        """What says of a row which set it is of."""
+        key, other = self.rng.choice(keys).sql, self.rng.choice(keys).sql
+        return self.rng.choice(
+            [
+                (f"grouping({key})", "int"),
+                (f"grouping_id({key}, {other})", "int"),
+                (f"grouping({key}) * 2 + grouping({other})", "int"),
+                (f"CASE WHEN grouping({key}) = 1 THEN 'all' ELSE CAST({key} AS VARCHAR) END", "str"),
+                (f"({key}) IS NULL", "any"),
+                (f"[{key}, {key}]", "any"),
+            ]
+        )
+
+    def grouping(self, keys: list[Col], place: dict[int, int], aliases: list[str], sets: bool) -> str:
+        if not sets and self.maybe(0.15) and len(place) == len(keys):
             return "ALL"
         texts = []
         for at, key in enumerate(keys):
@@ -639,7 +659,7 @@ class Maker:
                 if aliases[place[at]]:
                     ways.append(quoted(aliases[place[at]]))
             texts.append(self.rng.choice(ways))
-        if self.maybe(0.12):
+        if sets:
             listed = ", ".join(texts)
             return self.rng.choice(
                 [
@@ -648,6 +668,8 @@ class Maker:
                     f"GROUPING SETS (({listed}), ({texts[0]}))",
                     f"{texts[0]}, ROLLUP ({listed})",
                     f"GROUPING SETS (({texts[0]}), ({texts[0]}))",
+                    f"GROUPING SETS (({listed}), ())",
+                    f"GROUPING SETS (({texts[0]}), (), ({texts[-1]}), ({texts[0]}))",
                 ]
             )
         return ", ".join(texts)

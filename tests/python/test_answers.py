@@ -789,3 +789,23 @@ def test_numpy_of_no_rows_has_every_column(ward: duckward.Ward) -> None:
     columns = ward.sql("SELECT 1 AS a, 'x' AS b WHERE FALSE").fetchnumpy()
     assert list(columns) == ["a", "b"]
     assert all(len(np.asarray(values)) == 0 for values in columns.values())
+
+
+@pytest.mark.parametrize("read", ["to_arrow", "iterate", "stream"])
+def test_a_union_in_a_union_is_whole(con: duckdb.DuckDBPyConnection, ward: duckward.Ward, read: str) -> None:
+    """Before 1.5 DuckDB's own stream of it ends early when several threads run it, without an error."""
+    con.execute("SET threads = 4")
+    for number, rows in enumerate((7, 3, 1, 3)):
+        con.execute(f"CREATE TABLE p{number} AS SELECT i FROM range({rows}) r(i)")
+    con.execute("CREATE VIEW low AS FROM p0 UNION ALL FROM p1; CREATE VIEW high AS FROM p2 UNION ALL FROM p3")
+    for sql, rows in (
+        ("FROM low UNION ALL FROM high", 14),
+        ("FROM p0 UNION ALL (FROM p1 UNION ALL (FROM p2 UNION ALL FROM p3))", 14),
+        ("SELECT i + 1 FROM p0 UNION ALL (FROM p1 UNION ALL FROM p3) UNION ALL FROM high", 17),
+    ):
+        answer = ward.sql(sql)
+        if read == "iterate":
+            found = sum(batch.num_rows for batch in answer)
+        else:
+            found = (answer.to_arrow() if read == "to_arrow" else pa.table(answer)).num_rows
+        assert found == rows, sql

@@ -309,6 +309,129 @@ def test_a_constant_among_the_keys_is_not_what_is_cut_by(guarded: duckward.Ward)
         assert len(made(answer)) == 4
 
 
+# Sets without a key in common: each is cut on its own. Where there is an order, only equal rows tie.
+SETS = {
+    "rollup": "SELECT k, j, median(v) FROM t GROUP BY ROLLUP (k, j)",
+    "cube": "SELECT k, j, s, list(v ORDER BY id), count(*) FROM t GROUP BY CUBE (k, j, s)",
+    "sets of several": "SELECT k, j, s, mad(v) FROM t GROUP BY ROLLUP ((k, j), s)",
+    "two rollups": "SELECT k, j, s, median(v) FROM t GROUP BY ROLLUP (k, j), ROLLUP (s)",
+    "no set without a key": "SELECT k, j, median(v) FROM t GROUP BY GROUPING SETS ((k), (j))",
+    "the same set twice": "SELECT k, j, median(v) FROM t GROUP BY GROUPING SETS ((k), (j), (k), (), ())",
+    "grouping": "SELECT grouping(k, j), grouping_id(j, k), grouping(k) + grouping(j), grouping(k, j, k), k, "
+    "j, "
+    "median(v) FROM t GROUP BY CUBE (k, j)",
+    "grouping in expressions": "SELECT CASE WHEN grouping(k) = 1 THEN 'all' ELSE k::VARCHAR END AS name, "
+    "typeof(grouping(k)), median(v) FROM t GROUP BY ROLLUP (k)",
+    "of nothing": "SELECT k, j, median(v), count(*), list(v) FROM empty GROUP BY CUBE (k, j)",
+    "of nothing, no empty set": "SELECT k, j, median(v) FROM empty GROUP BY GROUPING SETS ((k), (j))",
+    "of nothing, having": "SELECT k, median(v) FROM empty GROUP BY ROLLUP (k) HAVING count(*) > 0",
+    "having": "SELECT k, j, median(v) FROM t GROUP BY CUBE (k, j) HAVING count(*) > 70 OR k = 1",
+    "having grouping": "SELECT k, j, median(v) FROM t GROUP BY CUBE (k, j) HAVING grouping(k, j) IN (1, 2)",
+    "having only": "SELECT k, j FROM t GROUP BY CUBE (k, j) HAVING median(v) > 50",
+    "having a column that is an alias too": "SELECT count(*) AS k, median(v) FROM t GROUP BY ROLLUP (k) "
+    "HAVING k > 1",
+    "filter": "SELECT k, j, median(v) FILTER (WHERE v > 20 AND j = 1), count(k) FROM t GROUP BY CUBE (k, j)",
+    "a key inside an aggregate": "SELECT k, j, list(k ORDER BY id), sum(k + j), median(j) FROM t "
+    "GROUP BY CUBE (k, j)",
+    "distinct": "SELECT DISTINCT k, median(v) > 50 FROM t GROUP BY CUBE (k, j)",
+    "distinct and order": "SELECT DISTINCT j, count(DISTINCT s) AS n FROM t GROUP BY CUBE (k, j) ORDER BY "
+    "n, j",
+    "distinct inside": "SELECT k, count(DISTINCT v), sum(DISTINCT j), histogram(j) FROM t GROUP BY ROLLUP "
+    "(k)",
+    "order by names": "SELECT j AS a, k AS b, median(v) FROM t GROUP BY CUBE (k, j) ORDER BY a DESC, b "
+    "NULLS FIRST",
+    "order by an aggregate of the list": "SELECT k, median(v + id) FROM t GROUP BY ROLLUP (k) "
+    "ORDER BY median(v + id), k",
+    "order by all": "SELECT k, j, median(v) FROM t GROUP BY CUBE (k, j) ORDER BY ALL DESC NULLS LAST",
+    "limit": "SELECT k, j, grouping(k, j) AS g, median(v) FROM t GROUP BY CUBE (k, j) ORDER BY g, k, j DESC "
+    "LIMIT 4 OFFSET 3",
+    "limit in per cent": "SELECT k, median(v) FROM t GROUP BY ROLLUP (k) ORDER BY 1 LIMIT 40%",
+    "keys that are NULL": "SELECT g, id % 2 AS h, grouping(g), list(id ORDER BY id) FROM odd GROUP BY CUBE "
+    "(g, h)",
+    "expressions": "SELECT k % 2, upper(s), (k % 2) * 10 + 1, median(v) FROM t GROUP BY CUBE (k % 2, "
+    "upper(s))",
+    "an expression around another key": "SELECT k, k + 1, (k + 1) * 2, median(v) FROM t GROUP BY CUBE (k, k "
+    "+ 1)",
+    "an alias": "SELECT k + 1 AS x, j AS y, median(v) FROM t GROUP BY CUBE (x, y) ORDER BY x, y",
+    "an alias that is a column too": "SELECT j AS k, k AS j, median(v) FROM t GROUP BY CUBE (j, k)",
+    "ordinals": "SELECT median(v), k + 1, j FROM t GROUP BY ROLLUP (2, 3)",
+    "a key that is not shown": "SELECT median(v) FROM t GROUP BY CUBE (k, j)",
+    "capitals": "SELECT K, median(V) FROM t GROUP BY ROLLUP (k, J) ORDER BY k, 2",
+    "a field": "SELECT st.a, median(st.b) FROM t GROUP BY ROLLUP (st.a)",
+    "nested values": "SELECT l, st, mode(k * 0) FROM t GROUP BY ROLLUP (l, st)",
+    "a constant beside": "SELECT k, 1, 'x' AS x, NULL AS n, coalesce(k, -1), median(v) FROM t GROUP BY "
+    "ROLLUP (k)",
+    "the name of an expression": "SELECT k + 1, median(v) + 1, coalesce(k + 1, 0) FROM t GROUP BY ROLLUP (k "
+    "+ 1)",
+    "join": "SELECT t.k, d, median(v), list(w ORDER BY id) FROM t JOIN u ON t.k = u.k GROUP BY CUBE (t.k, d)",
+    "join by name": "SELECT k, median(v) FROM t FULL JOIN u USING (k) GROUP BY ROLLUP (k)",
+    "in FROM": "SELECT max(m), count(*) FROM (SELECT k, j, median(v) AS m FROM t GROUP BY CUBE (k, j))",
+    "in FROM, with a limit": "SELECT * FROM (SELECT k, median(v) AS m FROM t GROUP BY ROLLUP (k) ORDER BY k "
+    "LIMIT 3) "
+    "AS s JOIN u USING (k)",
+    "in a common table expression": "WITH c AS (SELECT k, j, median(v) AS m FROM t GROUP BY CUBE (k, j)) "
+    "SELECT a.k, b.j FROM c AS a JOIN c AS b ON a.m = b.m",
+    "around a common table expression": "WITH c AS (SELECT k, j, v FROM t WHERE v > 9) SELECT k, j, "
+    "median(v) "
+    "FROM c GROUP BY CUBE (k, j) ORDER BY 1, 2",
+    "beside another": "SELECT k, median(v) FROM t GROUP BY ROLLUP (k) UNION ALL SELECT w, 1.0 FROM u",
+    "sets of sets": "SELECT k, list(m ORDER BY m) FROM (SELECT k, j, median(v) AS m FROM t GROUP BY CUBE "
+    "(k, j)) "
+    "GROUP BY ROLLUP (k)",
+    "of a view": "SELECT k, median(v) FROM vw GROUP BY ROLLUP (k)",
+    "where in a query": "SELECT k, median(v) FROM t WHERE k IN (SELECT k FROM u WHERE w > 20) GROUP BY "
+    "ROLLUP (k)",
+    "collation": "SELECT s, v, list(v) FROM folded GROUP BY ROLLUP (v), ROLLUP (v + 1, s) ORDER BY 1, 2, 3",
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_each_grouping_set_is_cut_on_its_own(fed: duckward.Ward, name: str) -> None:
+    sql = SETS[name]
+    same(fed, sql, ordered="ORDER BY" in sql.rsplit(")", 1)[-1] or "ORDER BY a" in sql)
+
+
+@pytest.mark.parametrize(
+    "below", ["SELECT * FROM t LIMIT 99", "SELECT k, v, sum(v / 7) OVER (ORDER BY s) AS x FROM t"]
+)
+@pytest.mark.parametrize("how", ["FROM ({}) AS b", "FROM b", "FROM u JOIN ({}) AS b(id, k, v) USING (k)"])
+def test_every_set_sees_the_same_rows(guarded: duckward.Ward, below: str, how: str) -> None:
+    before = f"WITH b AS ({below}) " if how == "FROM b" else ""
+    sql = f"{before}SELECT b.k, list(b.v), count(*) {how.format(below)} GROUP BY ROLLUP (b.k)"
+    rows = in_pieces(guarded, sql).fetchall()
+    total = [row for row in rows if row[0] is None]
+    assert len(total) == 1
+    assert sorted(v for row in rows if row[0] is not None for v in row[1]) == sorted(total[0][1])
+
+
+@pytest.mark.parametrize("into", ["INSERT INTO target ", "CREATE OR REPLACE TABLE target AS "])
+def test_grouping_sets_are_written(guarded: duckward.Ward, into: str) -> None:
+    sql = "SELECT coalesce(k, -1) AS k, median(v)::HUGEINT AS s FROM t GROUP BY ROLLUP (k)"
+    expected = guarded.connection.execute(f"{sql} ORDER BY 1").fetchall()
+    in_pieces(guarded, into + sql).fetchall()
+    assert guarded.connection.execute("SELECT * FROM target ORDER BY 1").fetchall() == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT k, median(v) FROM t GROUP BY ROLLUP (k) ORDER BY grouping(k), k",
+        "SELECT k, median(v), rank() OVER (ORDER BY k) FROM t GROUP BY ROLLUP (k)",
+        "SELECT k, median(v) FROM t GROUP BY ROLLUP (k) QUALIFY row_number() OVER () > 0",
+        "SELECT t.k, median(v) FROM t GROUP BY ROLLUP (k)",
+        "SELECT k AS x, x + 1, median(v) FROM t GROUP BY ROLLUP (x)",
+        "SELECT k + 1 AS x, median(v) FROM t WHERE x > 3 GROUP BY ROLLUP (x)",
+        "SELECT k, t.k AS m, median(v) FROM t GROUP BY CUBE (k, t.k)",
+        "SELECT k, (SELECT max(w) FROM u WHERE u.k = t.k), median(v) FROM t GROUP BY ROLLUP (k)",
+        "SELECT DISTINCT ON (j) k, j, median(v) FROM t GROUP BY CUBE (k, j) ORDER BY j, k",
+        "SELECT 7 AS x, median(v) FROM t GROUP BY ROLLUP (x)",
+        "SELECT * FROM u, LATERAL (SELECT t.k, median(v) FROM t WHERE t.k = u.k GROUP BY ROLLUP (t.k))",
+    ],
+)
+def test_sets_that_are_not_surely_the_same_stay_as_they_are(guarded: duckward.Ward, sql: str) -> None:
+    refused(guarded, sql, "nothing in it has keys to cut by")
+
+
 # ---------------------------------------------------------------- what is not
 
 REFUSED = {
@@ -398,6 +521,10 @@ def test_aggregates_without_groups(guarded: duckward.Ward, aggregate: str) -> No
         assert repr(answer.fetchall()) == repr(expected)
     except duckward.InvalidInputError:
         assert "-0" in aggregate
+
+
+def test_aggregates_without_groups_over_a_common_table_expression(guarded: duckward.Ward) -> None:
+    same(guarded, "WITH c AS (SELECT k, v FROM t WHERE v > 9) SELECT median(v), count(DISTINCT k) FROM c")
 
 
 def test_parameters_with_names(guarded: duckward.Ward) -> None:

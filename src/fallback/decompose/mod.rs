@@ -13,6 +13,7 @@
 pub mod digest;
 pub mod fed;
 pub mod functions;
+pub mod grouping;
 pub mod rows;
 mod tree;
 pub mod ungrouped;
@@ -250,6 +251,9 @@ pub fn queries(statement: &Value) -> Vec<String> {
             if let Some(query) = given(node, side).filter(|query| is_query(query)) {
                 below(query, &format!("{pointer}/{side}"), found);
             }
+        }
+        for (index, query) in list(node, "children").iter().enumerate() {
+            below(query, &format!("{pointer}/children/{index}"), found);
         }
         found.push(pointer.to_owned());
     }
@@ -651,6 +655,16 @@ fn skeleton(root: &Value, pointer: &str, node: &Value) -> Value {
     with_scope(root, pointer, bare)
 }
 
+/// The statement that gives `expressions` of every row that goes into `node`.
+fn selecting(root: &Value, pointer: &str, node: &Value, names: &Names<'_>, expressions: &[Value]) -> Value {
+    let mut bare = skeleton(root, pointer, node);
+    bare["select_list"] = Value::Array(expressions.to_vec());
+    if let Some(condition) = given(node, "where_clause") {
+        bare["where_clause"] = names.resolve(condition);
+    }
+    statement(&bare)
+}
+
 /// Adds the common table expressions around `pointer` that `query` names.
 fn with_scope(root: &Value, pointer: &str, mut query: Value) -> Value {
     let mut visible: Vec<&Value> = Vec::new();
@@ -988,14 +1002,7 @@ pub fn cut(
         body["group_expressions"] = json!(keys);
     }
     body["modifiers"] = json!([]);
-    let selecting = |expressions: &[Value]| {
-        let mut bare = skeleton(root, pointer, node);
-        bare["select_list"] = Value::Array(expressions.to_vec());
-        if let Some(condition) = given(node, "where_clause") {
-            bare["where_clause"] = names.resolve(condition);
-        }
-        statement(&bare)
-    };
+    let selecting = |expressions: &[Value]| selecting(root, pointer, node, &names, expressions);
     let kept = kept_calls(node, functions)
         .into_iter()
         .map(|(call, state)| {

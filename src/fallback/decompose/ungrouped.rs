@@ -4,7 +4,9 @@
 use serde_json::{Value, json};
 
 use super::functions::{self, Functions};
-use super::tree::{arguments, change, function, given, is_query, list, named, number, same, statement, text};
+use super::tree::{
+    arguments, change, cte_query, function, given, is_query, list, named, number, same, statement, text,
+};
 use super::{PAIRS, is_aggregate, own, skeleton};
 
 /// What is asked of the pairs of a value and its count.
@@ -164,7 +166,7 @@ pub(super) fn is_pairs(entry: &Value) -> bool {
     text(entry, "key").starts_with(PAIRS)
 }
 
-/// Puts `expressions` in the place of the calls of `found`, and the pairs (entries of common table expressions) in front.
+/// Puts `expressions` in the place of the calls of `found`, and the pairs among the common table expressions.
 /// `names` are those of the query's columns, which change with what they are computed from.
 pub fn put(
     root: &mut Value,
@@ -208,7 +210,15 @@ pub fn put(
         node["from_table"] = json!({"type": "EMPTY", "alias": "", "sample": null});
         node["where_clause"] = Value::Null;
     }
-    let mut map = entries;
-    map.extend(list(&node["cte_map"], "map").iter().cloned());
+    let mut map = list(&node["cte_map"], "map").to_vec();
+    for mut entry in entries {
+        let inside =
+            cte_query(&entry).map(|(inside, _)| format!("{inside}/from_table/subquery/node/cte_map"));
+        // What the values are read from stands before it, or around.
+        if let Some(scope) = inside.and_then(|inside| entry.pointer_mut(&inside)) {
+            *scope = json!({"map": []});
+        }
+        map.push(entry);
+    }
     node["cte_map"] = json!({"map": map});
 }
