@@ -232,7 +232,7 @@ pub fn parse(asks: &mut dyn Asks, sql: &str, known: &Mutex<Functions>) -> Result
         bind(asks, &mut tree)?;
     } else {
         let names = describe(asks, query)?;
-        decompose::name_items(&mut tree, &names);
+        decompose::name_items(&mut tree, &names)?;
     }
     expand_views(asks, &mut tree)?;
     let functions = called(asks, &tree, known)?;

@@ -948,6 +948,21 @@ def test_rows_that_are_lost_between_the_count_and_the_pieces_are_found(
     same(guarded, sql.format("v"))
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        "*, v * 1e-1, count(*) OVER (PARTITION BY k ORDER BY id * 1e-1)",
+        "v * 1e-1, *, count(*) OVER (PARTITION BY k ORDER BY id * 1e-1)",
+        "v * 1e-1, * EXCLUDE (l), t.*, count(*) OVER (PARTITION BY k ORDER BY id * 1e-1)",
+        "columns('[vk]') * 1e-1, count(*) OVER (PARTITION BY k ORDER BY id * 1e-1)",
+    ],
+)
+def test_columns_beside_a_star_keep_their_names(guarded: duckward.Ward, items: str) -> None:
+    """Before 2.0 a number of floating point is written in another way for DuckDB to read it again."""
+    same(guarded, f"SELECT {items} FROM t")
+    refused(guarded, f"SELECT *, v * 1e-1, t.*, {items} FROM t", "a column between two stars has no name")
+
+
 @pytest.mark.parametrize("having", ["o IS NOT NULL", "v > 50", "v IS NOT NULL AND count(*) > 1"])
 def test_by_all_with_a_column_in_having_is_not_cut(guarded: duckward.Ward, having: str) -> None:
     """Before 2.0 DuckDB groups by that column, too."""

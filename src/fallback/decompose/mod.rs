@@ -875,21 +875,54 @@ pub fn spell_floats(statement: &mut Value) {
 }
 
 /// Names the items of the outermost list as DuckDB names them now: what they are computed from will be another text.
-pub fn name_items(statement: &mut Value, names: &[String]) {
+///
+/// # Errors
+/// Where the name of one is not known.
+pub fn name_items(statement: &mut Value, names: &[String]) -> Result<(), WhyNot> {
     let Some(items) = statement
         .pointer_mut("/statements/0/node/select_list")
         .and_then(Value::as_array_mut)
     else {
-        return;
+        return Ok(());
     };
-    if items.len() != names.len() || items.iter().any(is_star) {
-        return;
+    let first = items.iter().position(stands_for_several).unwrap_or(items.len());
+    let last = items.iter().rposition(stands_for_several);
+    let count = items.len();
+    if last.is_none() && count != names.len() {
+        return Ok(());
     }
-    for (item, name) in items.iter_mut().zip(names) {
-        if text(item, "alias").is_empty() && text(item, "class") != "COLUMN_REF" {
-            *item = named(item, name);
+    for (index, item) in items.iter_mut().enumerate() {
+        let name = if index < first {
+            names.get(index)
+        } else if last.is_some_and(|last| index > last) {
+            // Counted from the end: how many columns there are before it is not known here.
+            names
+                .len()
+                .checked_sub(count - index)
+                .and_then(|at| names.get(at))
+        } else {
+            None
+        };
+        if !text(item, "alias").is_empty() || text(item, "class") == "COLUMN_REF" {
+            continue;
+        }
+        match name {
+            Some(name) => *item = named(item, name),
+            None if stands_for_several(item) => {}
+            None => return Err(WhyNot::of("a column between two stars has no name: give it one")),
         }
     }
+    Ok(())
+}
+
+/// Whether an item of a list may become several columns.
+fn stands_for_several(item: &Value) -> bool {
+    let mut several = false;
+    walk(item, &mut |part| {
+        several |= is_star(part) || function(part).is_some_and(|name| name == "unnest" || name == "unlist");
+        !several && !is_query(part)
+    });
+    several
 }
 
 /// The names of all common table expressions of a statement, in small letters.
