@@ -1705,7 +1705,8 @@ impl Run<'_> {
             .collect();
         if let [(_, rows, key)] = groups.as_slice() {
             let keeps = self.keeps_of(cut)?;
-            if kept_bytes(&keeps, *rows as f64, 1.0) < self.options.limit.times(CLAIM) {
+            let bytes = kept_bytes(&keeps, *rows as f64, 1.0);
+            if bytes < self.options.limit.times(CLAIM) {
                 // It is not the group that fills the memory.
                 return Err(Fault::Engine(error.clone()));
             }
@@ -1714,7 +1715,7 @@ impl Run<'_> {
                     ErrorKind::Memory,
                     format!(
                         "one group does not fit into memory by itself: that of the key {key}, whose {rows} rows are all \
-                         kept by its aggregate; raise memory=, or aggregate less of it\nDuckDB said: {}",
+                         kept by its aggregate, in about {bytes}; raise memory=, or aggregate less of it\nDuckDB said: {}",
                         error.message
                     ),
                 )

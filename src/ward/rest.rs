@@ -109,6 +109,8 @@ impl Ward {
         host: &mut dyn Host<T>,
     ) -> Result<Option<T>, AttemptError> {
         if host.in_transaction() {
+            // Or it is closed, or that transaction has failed already.
+            host.ask("SELECT 1").map_err(AttemptError::Engine)?;
             // A piece that fails would end it.
             return Err(AttemptError::Own(Error::new(
                 ErrorKind::Transaction,

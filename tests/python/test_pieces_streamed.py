@@ -228,6 +228,16 @@ def test_a_file_that_is_replaced_in_between_is_found(tmp_path: pathlib.Path) -> 
         assert leftovers(con) == []
 
 
+def test_a_closed_connection_gives_no_more(con: Con) -> None:
+    con.execute(f"CREATE TABLE t AS {ROWS}")
+    with duckward.guard(con, memory="2GB", feed="spool") as ward:
+        answer = ward.sql(SQL.format("t"), pieces=5)
+        next(answer)
+        con.close()
+        with pytest.raises(duckward.ConnectionError):
+            next(answer)
+
+
 def test_a_closed_ward_gives_no_more(written: Piecewise) -> None:
     answer = written.answer()
     next(answer)

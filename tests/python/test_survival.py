@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,24 @@ def test_an_aggregate_that_cannot_spill_is_refused(run_in_cgroup: Run, aggregate
     told = said(run_in_cgroup, f'ward.sql("SELECT {aggregate} FROM range(40000000)").fetchall()')
     is_refused(told)
     assert "raise memory=" in told["message"]
+
+
+def test_one_group_larger_than_memory_is_named_with_its_size(run_in_cgroup: Run) -> None:
+    """The others could be computed; an answer without it would be shorter than it should be."""
+    told = said(
+        run_in_cgroup,
+        """
+        con.execute("CREATE TABLE t AS SELECT CASE WHEN i % 50 > 0 THEN 'the large one' ELSE 'k' || i % 300 END AS k, "
+            "md5(i::VARCHAR) AS s, i FROM range(6_000_000) r(i)")
+        sum(batch.num_rows for batch in ward.sql("SELECT k, list(s ORDER BY i) FROM t GROUP BY k"))
+        """,
+        limit=300 << 20,
+    )
+    is_refused(told)
+    assert re.search(
+        r"one group does not fit .* the key the large one, whose 5880000 rows .* in about [\d.]+ [MG]iB",
+        told["message"],
+    ), told["message"]
 
 
 def test_to_arrow_of_an_answer_larger_than_memory_comes_from_disk(run_in_cgroup: Run) -> None:

@@ -784,6 +784,16 @@ fn reads_files(function: &str) -> bool {
     function.starts_with("read_") || matches!(function, "parquet_scan" | "sqlite_scan" | "st_read")
 }
 
+/// Whether a statement names a collation.
+pub fn collates(statement: &Value) -> bool {
+    let mut found = false;
+    walk(statement, &mut |node| {
+        found |= text(node, "class") == "COLLATE";
+        !found
+    });
+    found
+}
+
 /// Whether a statement has parameters.
 pub fn has_parameters(statement: &Value) -> bool {
     let mut found = false;
