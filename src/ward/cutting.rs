@@ -8,9 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::explain::{Explanation, Learned};
-use super::{AttemptError, Begun, Cutting, Failed, Host, Job, Report, Run, Ward, busy, was_answered};
+use super::{AttemptError, Cutting, Failed, Host, Job, Report, Run, Ward, busy, was_answered};
 use crate::clock::Moment;
-use crate::engine::host::{Active, Connection, Stop};
+use crate::engine::host::{Connection, Stop};
 use crate::engine::{Class, EngineError};
 use crate::error::{Error, ErrorKind};
 use crate::event::What;
@@ -356,35 +356,16 @@ impl Ward {
         };
         self.usable().map_err(|error| failed(error, None, None))?;
         let query = self.guardian.next_number();
-        let settings = self.settings();
         let fingerprint = Fingerprint::of(job.sql);
         let budget = self.guardian.budget();
         let (start, learned) = {
             let history = self.history.lock();
             (history.start(fingerprint, budget), history.need(fingerprint))
         };
-        let (_ceiling, base) = self.guardian.arm_ceiling(settings.ceiling);
-        let began = self.guardian.clock().now();
-        let active = Active {
-            query,
-            // The planning is, whatever the statement is.
-            interruptible: true,
-            heeds_signals: job.heeds_signals,
-            started: began,
-            deadline: settings.query_timeout.map(|limit| began + limit),
-            base,
-            peak: base,
-            spilled: Bytes(0),
-            share: None,
-            stop: None,
-        };
-        if !connection.begin(active) {
+        // The planning can be interrupted, whatever the statement is.
+        let Some((begun, _ceiling, _)) = self.begin(connection, query, true, job.heeds_signals) else {
             return Err(failed(busy(), None, None));
-        }
-        let begun = Begun { connection, query };
-        if settings.query_timeout.is_some() {
-            self.guardian.wake();
-        }
+        };
         let mut plans = Plans::new(job, start, &self.functions);
         let mut explanation = Explanation {
             rung: plans.start,

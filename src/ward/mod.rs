@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::clock::Moment;
 use crate::engine::host::{Active, Connection, Stop};
 use crate::engine::{Engine, EngineError};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +26,8 @@ use crate::fallback::decompose::functions::Functions;
 use crate::fallback::history::{Fingerprint, History, Need};
 use crate::fallback::ladder::{Decision, Facts, Ladder, Patience, Rung, kind_of};
 use crate::fallback::pieces::REFUSED_BY_THE_SYSTEM;
-use crate::guard::admission::{ALONE, Demand, Priority};
+use crate::guard::admission::{ALONE, Demand, Permit, Priority};
+use crate::guard::ceiling::Armed;
 use crate::guard::guardian::{Guardian, Member};
 use crate::guard::reading::Usage;
 use crate::guard::respond::{Degraded, Instance, ensure_writable};
@@ -439,22 +441,12 @@ impl Ward {
                 (Rung::AsIs, Some(need)) => need.growth,
                 (Rung::AsIs, None) => Bytes(0),
             };
-            let demand = Demand {
-                priority: job.priority,
-                memory,
-                wait: settings.wait,
-            };
             // Before the line: the other query may be the caller's own, unread, and would be waited for in vain.
             if connection.active().is_some() {
                 return Err(run.fail(busy(), began));
             }
-            let waiting = self.guardian.clock().now();
-            self.pausing.fetch_add(1, Ordering::AcqRel);
-            let admitted = self
-                .guardian
-                .enter(query, demand, &|| cancelled() || host.gave_up());
-            self.pausing.fetch_sub(1, Ordering::AcqRel);
-            run.report.waited += report::seconds(self.guardian.clock().now().since(waiting));
+            let gave_up = || cancelled() || host.gave_up();
+            let admitted = self.admit(query, job.priority, memory, &mut run.report.waited, &gave_up);
             let permit = match admitted {
                 Ok(permit) => permit,
                 Err(error) => {
@@ -470,28 +462,11 @@ impl Ward {
             };
             let degraded =
                 (rung == Rung::Degraded).then(|| Degraded::enter(&self.instance, settings.keep_order));
-            let (ceiling, base) = self.guardian.arm_ceiling(settings.ceiling);
-            let started = self.guardian.clock().now();
-            let active = Active {
-                query,
-                interruptible: job.interruptible,
-                heeds_signals: job.heeds_signals,
-                started,
-                deadline: settings.query_timeout.map(|limit| started + limit),
-                base,
-                peak: base,
-                spilled: Bytes(0),
-                share: None,
-                stop: None,
-            };
-            if !connection.begin(active) {
+            let Some((begun, ceiling, started)) =
+                self.begin(connection, query, job.interruptible, job.heeds_signals)
+            else {
                 return Err(run.fail(busy(), began));
-            }
-            let begun = Begun { connection, query };
-            if settings.query_timeout.is_some() {
-                // The watcher may sleep for longer than that.
-                self.guardian.wake();
-            }
+            };
             let number = u32::try_from(run.report.attempts.len() + 1).unwrap_or(u32::MAX);
             self.guardian.bus().publish(What::AttemptStarted {
                 query,
@@ -594,6 +569,61 @@ impl Ward {
                 }
             }
         }
+    }
+
+    /// Waits in line for room for `memory`; `waited` grows by the seconds that took.
+    fn admit(
+        &self,
+        query: u64,
+        priority: Priority,
+        memory: Bytes,
+        waited: &mut f64,
+        gave_up: &dyn Fn() -> bool,
+    ) -> Result<Permit> {
+        let demand = Demand {
+            priority,
+            memory,
+            wait: self.settings().wait,
+        };
+        let since = self.guardian.clock().now();
+        self.pausing.fetch_add(1, Ordering::AcqRel);
+        let admitted = self.guardian.enter(query, demand, gave_up);
+        self.pausing.fetch_sub(1, Ordering::AcqRel);
+        *waited += report::seconds(self.guardian.clock().now().since(since));
+        admitted
+    }
+
+    /// From now on `query` runs on `connection`, under the ceiling; none when another still runs there.
+    fn begin<'a>(
+        &self,
+        connection: &'a Connection,
+        query: u64,
+        interruptible: bool,
+        heeds_signals: bool,
+    ) -> Option<(Begun<'a>, Option<Armed>, Moment)> {
+        let settings = self.settings();
+        let (ceiling, base) = self.guardian.arm_ceiling(settings.ceiling);
+        let started = self.guardian.clock().now();
+        let active = Active {
+            query,
+            interruptible,
+            heeds_signals,
+            started,
+            deadline: settings.query_timeout.map(|limit| started + limit),
+            base,
+            peak: base,
+            spilled: Bytes(0),
+            share: None,
+            stop: None,
+        };
+        if !connection.begin(active) {
+            return None;
+        }
+        if settings.query_timeout.is_some() {
+            // The watcher may sleep for longer than that.
+            self.guardian.wake();
+        }
+        Some((Begun { connection, query }, ceiling, started))
     }
 
     fn remember_wild(&self, sql: &str) {
@@ -808,7 +838,7 @@ impl Run<'_> {
     fn note(
         &mut self,
         rung: Rung,
-        started: crate::clock::Moment,
+        started: Moment,
         ended: Option<Active>,
         failure: Option<Failure>,
         message: &str,
@@ -839,7 +869,7 @@ impl Run<'_> {
         });
     }
 
-    fn fail(mut self, error: Error, began: crate::clock::Moment) -> Box<Failed> {
+    fn fail(mut self, error: Error, began: Moment) -> Box<Failed> {
         self.report.outcome = Outcome::Failed(error.kind());
         report::first_clause(error.message()).clone_into(&mut self.report.why);
         self.report.seconds = report::seconds(self.ward.guardian.clock().now().since(began));

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::cutting::{clean, own};
-use super::{ALONE, AttemptError, Begun, Failed, Host, Job, Run, Ticket, Ward, busy};
-use crate::engine::host::Active;
+use super::{ALONE, AttemptError, Failed, Host, Job, Run, Ticket, Ward, busy};
+use crate::engine::host::{Connection, Stop};
 use crate::error::{Error, ErrorKind};
 use crate::fallback::ladder::Rung;
 use crate::fallback::pieces::{Portion, Rest};
-use crate::guard::admission::{Demand, Permit};
 use crate::units::Bytes;
 
 impl Ward {
@@ -48,7 +47,7 @@ impl Ward {
         rest: &mut Rest,
         job: &Job<'_>,
         host: &mut dyn Host<T>,
-    ) -> Result<Option<T>, (AttemptError, Option<crate::engine::host::Stop>)> {
+    ) -> Result<Option<T>, (AttemptError, Option<Stop>)> {
         let own_error = |error| (AttemptError::Own(error), None);
         self.usable().map_err(own_error)?;
         let query = ticket.report.query;
@@ -56,32 +55,15 @@ impl Ward {
         if connection.active().is_some() {
             return Err(own_error(busy()));
         }
-        let permit = self.enter_again(query, job, host).map_err(own_error)?;
-        let settings = self.settings();
-        let (ceiling, base) = self.guardian.arm_ceiling(settings.ceiling);
-        let started = self.guardian.clock().now();
-        let active = Active {
-            query,
-            interruptible: true,
-            heeds_signals: job.heeds_signals,
-            started,
-            deadline: settings.query_timeout.map(|limit| started + limit),
-            base,
-            peak: base,
-            spilled: Bytes(0),
-            share: None,
-            stop: None,
-        };
-        if !connection.begin(active) {
+        let cancels = self.cancels.load(Ordering::Acquire);
+        let gave_up = || self.cancels.load(Ordering::Acquire) != cancels || host.gave_up();
+        let waited = &mut ticket.report.waited;
+        let permit = self
+            .admit(query, job.priority, ALONE, waited, &gave_up)
+            .map_err(own_error)?;
+        let Some((begun, ceiling, _)) = self.begin(&connection, query, true, job.heeds_signals) else {
             return Err(own_error(busy()));
-        }
-        let begun = Begun {
-            connection: &connection,
-            query,
         };
-        if settings.query_timeout.is_some() {
-            self.guardian.wake();
-        }
         let mut run = Run {
             ward: self,
             query,
@@ -104,7 +86,7 @@ impl Ward {
     fn portion<T>(
         &self,
         rest: &mut Rest,
-        connection: &crate::engine::host::Connection,
+        connection: &Connection,
         run: &mut Run<'_>,
         host: &mut dyn Host<T>,
     ) -> Result<Option<T>, AttemptError> {
@@ -128,22 +110,5 @@ impl Ward {
         let value = host.attempt(Rung::Pieces, Some(&sql));
         clean(host, &drop);
         value.map(Some)
-    }
-
-    /// Waits for its turn again.
-    fn enter_again<T>(&self, query: u64, job: &Job<'_>, host: &mut dyn Host<T>) -> Result<Permit, Error> {
-        let demand = Demand {
-            priority: job.priority,
-            memory: ALONE,
-            wait: self.settings().wait,
-        };
-        let cancels = self.cancels.load(Ordering::Acquire);
-        let cancelled = || self.cancels.load(Ordering::Acquire) != cancels;
-        self.pausing.fetch_add(1, Ordering::AcqRel);
-        let permit = self
-            .guardian
-            .enter(query, demand, &|| cancelled() || host.gave_up());
-        self.pausing.fetch_sub(1, Ordering::AcqRel);
-        permit
     }
 }

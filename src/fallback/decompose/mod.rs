@@ -948,7 +948,7 @@ pub fn ctes(statement: &Value) -> BTreeSet<String> {
 }
 
 /// A query as a statement.
-pub fn statement_of(query: &Value) -> Value {
+pub fn as_statement(query: &Value) -> Value {
     statement(query)
 }
 

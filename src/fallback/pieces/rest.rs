@@ -140,7 +140,7 @@ impl Run<'_> {
         }
         let proved = self.proved(work, &table)?;
         let node = self.reading_of(work, &table)?;
-        let sql = self.text(&decompose::statement_of(&node))?;
+        let sql = self.text(&decompose::as_statement(&node))?;
         // The table goes as soon as it has been read.
         self.made.retain(|made| *made != table);
         Ok((table, sql, proved))
