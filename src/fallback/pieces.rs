@@ -33,7 +33,7 @@ use super::decompose::{
     put_parameters, put_views, queries, tables, targets, whole,
 };
 use super::feed::{self, Costs};
-use super::risk::{Keeps, Plan, Reach, pieces, state_bytes};
+use super::risk::{Keeps, Plan, Reach, is_too_much, pieces, state_bytes};
 use super::text::{query_of, quoted, quoted_name, view_query, words};
 use crate::engine::{Class, EngineError};
 use crate::error::{Error, ErrorKind};
@@ -334,13 +334,17 @@ fn expand_views(asks: &mut dyn Asks, tree: &mut Value) -> Result<(), Fault> {
         let rows = asks.rows(&format!(
             "SELECT lower(view_name), sql FROM duckdb_views() WHERE NOT internal AND lower(view_name) IN ({}) \
              AND schema_name = 'main' AND current_schema() = 'main' AND database_name IN (current_database(), 'temp') \
-             AND lower(view_name) NOT IN (SELECT lower(table_name) FROM duckdb_tables() WHERE temporary) \
              ORDER BY temporary",
             listed.join(", ")
         ))?;
+        if rows.is_empty() {
+            break;
+        }
+        let temporary = asks.rows("SELECT lower(table_name) FROM duckdb_tables() WHERE temporary")?;
         let mut queries = BTreeMap::new();
         for row in &rows {
             if let [Some(name), Some(sql)] = row.as_slice()
+                && !temporary.iter().flatten().any(|table| table.as_ref() == Some(name))
                 // Objects that were registered are views, too.
                 && !sql.contains("__duckdb_source")
                 && let Some(query) = view_query(sql)
@@ -576,13 +580,28 @@ fn statement_of(expression: &Value) -> Value {
 
 /// The text of a statement that is given as its parse.
 fn text_of(asks: &mut dyn Asks, statement: &Value) -> Result<String, Fault> {
-    let rows = asks.rows(&format!(
-        "SELECT json_deserialize_sql({}::JSON)",
-        quoted(&statement.to_string())
-    ))?;
-    match one(&rows) {
-        Some(text) => Ok(text.trim_end_matches(';').to_owned()),
-        None => why_not("DuckDB does not print its own parse of it"),
+    Ok(texts_of(asks, &[statement])?.swap_remove(0))
+}
+
+/// The texts of statements that are given as their parses.
+fn texts_of(asks: &mut dyn Asks, statements: &[&Value]) -> Result<Vec<String>, Fault> {
+    if statements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked: Vec<String> = statements
+        .iter()
+        .map(|statement| format!("json_deserialize_sql({}::JSON)", quoted(&statement.to_string())))
+        .collect();
+    let rows = asks.rows(&format!("SELECT {}", asked.join(", ")))?;
+    let texts: Option<Vec<String>> = rows.into_iter().next().and_then(|row| {
+        let texts = row.into_iter();
+        texts
+            .map(|text| Some(text?.trim_end_matches(';').to_owned()))
+            .collect()
+    });
+    match texts {
+        Some(texts) if texts.len() == statements.len() => Ok(texts),
+        _ => why_not("DuckDB does not print its own parse of it"),
     }
 }
 
@@ -606,6 +625,20 @@ fn columns_of(asks: &mut dyn Asks, statement: &Value) -> Result<Vec<(String, Str
             Some((row.next()??, row.next()??))
         })
         .collect())
+}
+
+/// DuckDB's plan of a query.
+fn plan_of(asks: &mut dyn Asks, sql: &str) -> Result<Option<Plan>, Fault> {
+    let rows = asks.rows(&format!("EXPLAIN (FORMAT JSON) {sql}"))?;
+    Ok(rows
+        .iter()
+        .find(|row| {
+            row.first()
+                .is_some_and(|kind| kind.as_deref() == Some("physical_plan"))
+        })
+        .or(rows.last())
+        .and_then(|row| row.get(1)?.as_deref())
+        .and_then(Plan::read))
 }
 
 /// The parse of one query.
@@ -633,6 +666,20 @@ pub fn look(parsed: &Parsed, want: Want) -> Result<Vec<Target>, WhyNot> {
     targets(&parsed.tree, &parsed.functions, want)
 }
 
+/// Whether DuckDB's plan of `sql` says at once that it fits, whatever its aggregates keep. Anything unclear says no.
+pub fn surely_fits(asks: &mut dyn Asks, sql: &str, limit: Bytes) -> bool {
+    let Some(query) = query_of(sql).map(|range| &sql[range]) else {
+        return false;
+    };
+    // A plan wants the values of parameters.
+    if query.contains(['?', '$']) {
+        return false;
+    }
+    let plan = plan_of(asks, query).ok().flatten();
+    plan.and_then(|plan| plan.at_most())
+        .is_some_and(|bytes| !is_too_much(bytes, limit))
+}
+
 /// The memory that the aggregates of `parsed` would keep if it ran as it is, when that is more than `limit`.
 ///
 /// # Errors
@@ -658,6 +705,7 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Arc<Parsed>, limit: Bytes) -> Resul
         began: false,
         made: Vec::new(),
         proofs: Vec::new(),
+        failed: None,
     };
     run.foresee()
 }
@@ -694,6 +742,7 @@ pub fn explain(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> 
         began: false,
         made: Vec::new(),
         proofs: Vec::new(),
+        failed: None,
     };
     targets(&parsed.tree, &parsed.functions, options.want)?
         .iter()
@@ -721,6 +770,7 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> 
             began: false,
             made: Vec::new(),
             proofs: Vec::new(),
+            failed: None,
         };
         match run.all(&files) {
             Ok(prepared) => return Ok(prepared),
@@ -728,7 +778,14 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> 
                 let failure = run.asks.failure(&error);
                 run.give_up();
                 let again = matches!(failure, Failure::Memory | Failure::InterruptedByGuard);
-                if !again || options.in_transaction || restart >= RESTARTS {
+                if !again || options.in_transaction {
+                    return Err(Fault::Engine(error));
+                }
+                let last = restart >= RESTARTS;
+                if let Some(too_large) = run.too_large(&error, last) {
+                    return Err(too_large);
+                }
+                if last {
                     return Err(Fault::Engine(error));
                 }
                 times *= 2;
@@ -817,6 +874,25 @@ struct Run<'a> {
     made: Vec<String>,
     /// What was proved of each query that was cut.
     proofs: Vec<Option<Verify>>,
+    /// The piece that ended the transaction of all.
+    failed: Option<Failed>,
+}
+
+/// A piece that failed.
+#[derive(Debug)]
+struct Failed {
+    range: Range,
+    source: String,
+    cut: Cut,
+    chosen: Vec<usize>,
+}
+
+/// The rows of one group, by the hash that it is cut by.
+#[derive(Debug)]
+struct Group {
+    hash: u64,
+    rows: u64,
+    key: String,
 }
 
 /// What is known of a cut once DuckDB has described it.
@@ -1061,13 +1137,12 @@ impl Run<'_> {
 
     /// What aggregates keep, by the types of what they take.
     fn keeps(&mut self, kept: &[&Kept]) -> Result<Vec<Keeps>, Fault> {
+        let values: Vec<&Value> = kept.iter().filter_map(|kept| kept.values.as_ref()).collect();
+        let mut texts = texts_of(self.asks, &values)?.into_iter();
         let mut keeps = Vec::new();
         for kept in kept {
-            let width = match &kept.values {
-                Some(values) => {
-                    let text = self.text(values)?;
-                    self.types(&text)?.iter().map(|kind| type_width(kind)).sum()
-                }
+            let width = match kept.values.as_ref().and_then(|_| texts.next()) {
+                Some(text) => self.types(&text)?.iter().map(|kind| type_width(kind)).sum(),
                 None => 0.0,
             };
             keeps.push(Keeps {
@@ -1384,7 +1459,17 @@ impl Run<'_> {
                 work.ranges.extend(halves.into_iter().rev());
                 return Ok(());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                if let Some(source) = &work.source {
+                    self.failed = Some(Failed {
+                        range,
+                        source: source.clone(),
+                        cut: work.cut.clone(),
+                        chosen: work.chosen.clone(),
+                    });
+                }
+                return Err(error.into());
+            }
         }
         if is_new {
             self.made.push(table.to_owned());
@@ -1528,16 +1613,7 @@ impl Run<'_> {
     }
 
     fn explain(&mut self, sql: &str) -> Result<Option<Plan>, Fault> {
-        let rows = self.asks.rows(&format!("EXPLAIN (FORMAT JSON) {sql}"))?;
-        Ok(rows
-            .iter()
-            .find(|row| {
-                row.first()
-                    .is_some_and(|kind| kind.as_deref() == Some("physical_plan"))
-            })
-            .or(rows.last())
-            .and_then(|row| row.get(1)?.as_deref())
-            .and_then(Plan::read))
+        plan_of(self.asks, sql)
     }
 
     /// The keys to cut by: all of them, or the one that cuts deepest. Which, as numbers of columns of the source.
@@ -1677,58 +1753,22 @@ impl Run<'_> {
         let Some(source) = source else {
             return Err(Fault::Engine(error.clone()));
         };
-        let columns = numbered("k", cut.keys.len()).join(", ");
-        let keys: Vec<String> = chosen.iter().map(|key| format!("k{key}")).collect();
-        let shown: Vec<String> = keys
-            .iter()
-            .map(|key| format!("coalesce({key}::VARCHAR, 'NULL')"))
-            .collect();
-        let rows = self.asks.rows(&format!(
-            "SELECT hash({keys})::VARCHAR AS h, count(*)::VARCHAR, any_value(concat_ws(', ', {})) FROM ({source}) \
-             AS duckward_q({columns}) WHERE hash({keys}) BETWEEN {}::UBIGINT AND {}::UBIGINT GROUP BY hash({keys}) \
-             ORDER BY hash({keys})",
-            shown.join(", "),
-            range.low,
-            range.high,
-            keys = keys.join(", "),
-        ))?;
-        let groups: Vec<(u64, u64, &str)> = rows
-            .iter()
-            .filter_map(|row| match row.as_slice() {
-                [Some(hash), Some(count), shown] => Some((
-                    hash.parse().ok()?,
-                    count.parse().ok()?,
-                    shown.as_deref().unwrap_or(""),
-                )),
-                _ => None,
-            })
-            .collect();
-        if let [(_, rows, key)] = groups.as_slice() {
-            let keeps = self.keeps_of(cut)?;
-            let bytes = kept_bytes(&keeps, *rows as f64, 1.0);
+        let groups = self.groups(range, source, cut, chosen)?;
+        if let [group] = groups.as_slice() {
+            let bytes = self.kept_by(group, cut)?;
             if bytes < self.options.limit.times(CLAIM) {
                 // It is not the group that fills the memory.
                 return Err(Fault::Engine(error.clone()));
             }
-            return Err(Fault::Own(
-                Error::new(
-                    ErrorKind::Memory,
-                    format!(
-                        "one group does not fit into memory by itself: that of the key {key}, whose {rows} rows are all \
-                         kept by its aggregate, in about {bytes}; raise memory=, or aggregate less of it\nDuckDB said: {}",
-                        error.message
-                    ),
-                )
-                .with_source(error.clone()),
-            ));
+            return Err(group.does_not_fit(bytes, error));
         }
-        let half: u64 = groups.iter().map(|(_, rows, _)| rows).sum::<u64>() / 2;
+        let half: u64 = groups.iter().map(|group| group.rows).sum::<u64>() / 2;
         let mut first = 0;
-        for (index, (_, rows, _)) in groups.iter().enumerate() {
-            first += rows;
+        for (index, group) in groups.iter().enumerate() {
+            first += group.rows;
             if (first >= half || index + 2 == groups.len()) && index + 1 < groups.len() {
-                let cut = groups[index + 1].0;
-                let rest = groups[index + 1..].iter().map(|(_, rows, _)| rows).sum();
+                let cut = groups[index + 1].hash;
+                let rest = groups[index + 1..].iter().map(|group| group.rows).sum();
                 return Ok(vec![
                     Range {
                         low: range.low,
@@ -1744,6 +1784,78 @@ impl Run<'_> {
             }
         }
         Err(Fault::Engine(error.clone()))
+    }
+
+    /// The groups of a range, in the order of their hashes.
+    fn groups(
+        &mut self,
+        range: Range,
+        source: &str,
+        cut: &Cut,
+        chosen: &[usize],
+    ) -> Result<Vec<Group>, Fault> {
+        let columns = numbered("k", cut.keys.len()).join(", ");
+        let keys: Vec<String> = chosen.iter().map(|key| format!("k{key}")).collect();
+        let shown: Vec<String> = keys
+            .iter()
+            .map(|key| format!("coalesce({key}::VARCHAR, 'NULL')"))
+            .collect();
+        let rows = self.asks.rows(&format!(
+            "SELECT hash({keys})::VARCHAR AS h, count(*)::VARCHAR, any_value(concat_ws(', ', {})) FROM ({source}) \
+             AS duckward_q({columns}) WHERE hash({keys}) BETWEEN {}::UBIGINT AND {}::UBIGINT GROUP BY hash({keys}) \
+             ORDER BY hash({keys})",
+            shown.join(", "),
+            range.low,
+            range.high,
+            keys = keys.join(", "),
+        ))?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| match row.as_slice() {
+                [Some(hash), Some(rows), key] => Some(Group {
+                    hash: hash.parse().ok()?,
+                    rows: rows.parse().ok()?,
+                    key: key.clone().unwrap_or_default(),
+                }),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// What the aggregates keep of a group.
+    fn kept_by(&mut self, group: &Group, cut: &Cut) -> Result<Bytes, Fault> {
+        let keeps = self.keeps_of(cut)?;
+        Ok(kept_bytes(&keeps, group.rows as f64, 1.0))
+    }
+
+    /// Why beginning anew with more pieces is no use: a group of the piece that failed does not fit by itself. The `last`
+    /// time a group that may be the reason is named, too.
+    fn too_large(&mut self, error: &EngineError, last: bool) -> Option<Fault> {
+        let failed = self.failed.take()?;
+        // What cannot be found out is not said.
+        let groups = self
+            .groups(failed.range, &failed.source, &failed.cut, &failed.chosen)
+            .ok()?;
+        let largest = groups.iter().max_by_key(|group| group.rows)?;
+        let bytes = self.kept_by(largest, &failed.cut).ok()?;
+        let least = self.options.limit.times(if last { CLAIM } else { 1.0 });
+        (bytes > least).then(|| largest.does_not_fit(bytes, error))
+    }
+}
+
+impl Group {
+    fn does_not_fit(&self, bytes: Bytes, error: &EngineError) -> Fault {
+        Fault::Own(
+            Error::new(
+                ErrorKind::Memory,
+                format!(
+                    "one group does not fit into memory by itself: that of the key {}, whose {} rows are all kept by its \
+                     aggregate, in about {bytes}; raise memory=, or aggregate less of it\nDuckDB said: {}",
+                    self.key, self.rows, error.message
+                ),
+            )
+            .with_source(error.clone()),
+        )
     }
 }
 

@@ -66,6 +66,26 @@ impl Plan {
         })
     }
 
+    /// Bytes that all its aggregates keep at most, by the largest of all estimates; none where nothing is estimated. What
+    /// this is little for needs no closer look.
+    pub fn at_most(&self) -> Option<Bytes> {
+        let mut rows: f64 = 0.0;
+        let mut aggregates = 0;
+        visit(&self.0, &mut |node| {
+            rows = rows.max(cardinality(node));
+            aggregates += match &node["extra_info"]["Aggregates"] {
+                Value::Array(all) => all.len(),
+                Value::String(one) => one.lines().count(),
+                _ => 0,
+            };
+        });
+        let most = |state| {
+            let keeps = vec![Keeps { state, width: WIDEST }; aggregates.max(1)];
+            state_bytes(&keeps, rows, rows)
+        };
+        (rows > 0.0).then(|| State::ALL.map(most).into_iter().max().unwrap_or_default())
+    }
+
     /// The rows it gives: of the topmost operator for which that is estimated.
     pub fn rows(&self) -> Option<f64> {
         find(&self.0, &|node| {
@@ -166,6 +186,13 @@ fn sum(node: &Value) -> f64 {
             .sum::<f64>()
 }
 
+fn visit(node: &Value, look: &mut dyn FnMut(&Value)) {
+    look(node);
+    for child in node["children"].as_array().into_iter().flatten() {
+        visit(child, look);
+    }
+}
+
 fn find<T>(node: &Value, wanted: &dyn Fn(&Value) -> Option<T>) -> Option<T> {
     wanted(node).or_else(|| {
         node["children"]
@@ -175,6 +202,9 @@ fn find<T>(node: &Value, wanted: &dyn Fn(&Value) -> Option<T>) -> Option<T> {
             .find_map(|child| find(child, wanted))
     })
 }
+
+/// Bytes of the values that an aggregate takes from a row, where they are not looked at: four of unknown length.
+const WIDEST: f64 = 128.0;
 
 /// What one aggregate keeps: how, and the bytes of the values it takes from a row.
 #[derive(Clone, Copy, Debug)]
@@ -312,10 +342,24 @@ mod tests {
         assert_eq!(plan.into_topmost(), Some((4.0, 10.0)));
         assert_eq!(plan.rows(), Some(10.0), "the projection above is not estimated");
         assert!((plan.cost() - 34.0).abs() < 1e-9);
+        assert!(plan.at_most() > Some(Bytes(20 * 500)));
+        assert_eq!(Plan(node("SEQ_SCAN", json!({}), vec![])).at_most(), None);
         assert!(Plan::read("not json").is_none());
     }
 
     proptest! {
+        #[test]
+        fn what_is_kept_at_most_is_no_less_than_what_is_kept(
+            rows in 1.0..1e10f64, share in 0.0..1.0f64, width in 0.0..WIDEST, states in prop::collection::vec(0..State::ALL.len(), 1..4)
+        ) {
+            let aggregates: Vec<String> = states.iter().map(|state| format!("f{state}(#1)")).collect();
+            let scan = node("SEQ_SCAN", json!({"Estimated Cardinality": format!("{rows:.0}")}), vec![]);
+            let group = node("HASH_GROUP_BY", json!({"Aggregates": aggregates}), vec![scan]);
+            let keeps: Vec<Keeps> = states.iter().map(|state| Keeps { state: State::ALL[*state], width }).collect();
+            let kept = state_bytes(&keeps, rows.floor(), (rows * share).floor());
+            prop_assert!(Plan(group).at_most().unwrap() >= kept);
+        }
+
         #[test]
         fn more_rows_never_mean_fewer_pieces(rows in 0.0..1e12f64, more in 0.0..1e12f64, width in 0.0..1e4f64, limit in 1u64..1 << 40) {
             let keeps = [Keeps { state: State::Values, width }];

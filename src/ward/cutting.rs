@@ -554,6 +554,9 @@ impl Ward {
         let why_not;
         {
             let mut asking = self.asking(host, connection, run);
+            if pieces::surely_fits(&mut asking, plans.sql, room) {
+                return false;
+            }
             match plans.look(&mut asking, &[Want::Kept]) {
                 Ok(()) => {
                     let Some((parsed, _)) = &plans.parsed else {

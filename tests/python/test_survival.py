@@ -77,14 +77,26 @@ def test_an_aggregate_that_cannot_spill_is_refused(run_in_cgroup: Run, aggregate
     assert "raise memory=" in told["message"]
 
 
-def test_one_group_larger_than_memory_is_named_with_its_size(run_in_cgroup: Run) -> None:
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        ("COPY ({}) TO 't.parquet'", "'t.parquet'"),
+        # Others may write to it, so all pieces share one transaction.
+        ("ATTACH 'writable.duckdb' AS w; CREATE TABLE w.t AS {}", "w.t"),
+    ],
+    ids=["file", "table"],
+)
+def test_one_group_larger_than_memory_is_named_with_its_size(
+    run_in_cgroup: Run, make: str, name: str
+) -> None:
     """The others could be computed; an answer without it would be shorter than it should be."""
+    rows = """SELECT CASE WHEN i % 50 > 0 THEN 'the large one' ELSE 'k' || i % 300 END AS k,
+        md5(i::VARCHAR) AS s, i FROM range(6_000_000) r(i)"""
     told = said(
         run_in_cgroup,
-        """
-        con.execute("COPY (SELECT CASE WHEN i % 50 > 0 THEN 'the large one' ELSE 'k' || i % 300 END AS k, "
-            "md5(i::VARCHAR) AS s, i FROM range(6_000_000) r(i)) TO 't.parquet'")
-        sum(batch.num_rows for batch in ward.sql("SELECT k, list(s ORDER BY i) FROM 't.parquet' GROUP BY k"))
+        f"""
+        con.execute({make.format(rows)!r})
+        sum(batch.num_rows for batch in ward.sql("SELECT k, list(s ORDER BY i) FROM {name} GROUP BY k"))
         """,
         limit=300 << 20,
     )

@@ -22,6 +22,18 @@ pub enum State {
     Sketch,
 }
 
+impl State {
+    /// All of them.
+    pub const ALL: [State; 6] = [
+        State::Values,
+        State::Text,
+        State::Distinct,
+        State::Counts,
+        State::Best,
+        State::Sketch,
+    ];
+}
+
 /// The aggregates whose state is kept in memory however large it grows.
 const KEPT: [(&str, State); 26] = [
     ("quantile", State::Values),

@@ -381,6 +381,7 @@ mod tests {
             began: false,
             made: Vec::new(),
             proofs: Vec::new(),
+            failed: None,
         };
         let before = inputs(&[(7, 4, if digested { 99 } else { 0 })]);
         let digest = digested.then_some(&digest);

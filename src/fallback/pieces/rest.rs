@@ -76,6 +76,7 @@ impl Rest {
             began: false,
             made: std::mem::take(&mut self.made),
             proofs: Vec::new(),
+            failed: None,
         };
         let portion = run.portion(&mut self.work);
         self.made = run.made;
