@@ -5,6 +5,8 @@
 
 pub mod host;
 pub mod scripted;
+pub mod source;
+pub mod text;
 
 use std::fmt;
 use std::sync::Arc;
@@ -61,6 +63,19 @@ impl std::error::Error for EngineError {}
 
 /// An answer as it comes: Arrow batches with one schema.
 pub type Stream = Box<dyn RecordBatchReader + Send>;
+
+/// Rows as text, for our own questions; none is NULL.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// Somebody who runs a statement and gives its rows: for folders that have questions and do not care who answers. `E` is the
+/// error of whoever does, so that it comes back as it was.
+pub trait Ask<E> {
+    /// Runs one statement to its end.
+    ///
+    /// # Errors
+    /// The one who answers'.
+    fn ask(&mut self, sql: &str) -> std::result::Result<Rows, E>;
+}
 
 /// Stops the statement that runs on a session now. Does nothing when none runs; may be called from any thread.
 pub trait Interrupt: Send + Sync {

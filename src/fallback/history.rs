@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ladder::Rung;
-use super::text::{Token, tokens};
+use crate::engine::text::{Token, tokens};
 use crate::units::Bytes;
 
 /// The version of the form that [`History::write`] gives; another way to fingerprint is another version.

@@ -16,4 +16,3 @@ pub mod ladder;
 pub mod pieces;
 pub mod risk;
 pub mod spool;
-pub mod text;

@@ -34,8 +34,8 @@ use super::decompose::{
 };
 use super::feed::{self, Costs};
 use super::risk::{Keeps, Plan, Reach, is_too_much, pieces, state_bytes};
-use super::text::{query_of, quoted, quoted_name, view_query, words};
-use crate::engine::{Class, EngineError};
+use crate::engine::text::{query_of, quoted, quoted_name, view_query, words};
+use crate::engine::{Class, EngineError, Rows};
 use crate::error::{Error, ErrorKind};
 use crate::settings::Feed;
 use crate::units::Bytes;
@@ -61,9 +61,6 @@ const SAMPLE: u32 = 1000;
 pub const REFUSED_BY_THE_SYSTEM: &str = "bad allocation";
 /// How long such a refusal is waited for to pass.
 const BURST_PASSES: Duration = Duration::from_millis(300);
-
-/// Rows of text.
-pub type Rows = Vec<Vec<Option<String>>>;
 
 /// The connection that the statement is for.
 pub trait Asks {
@@ -655,7 +652,7 @@ fn node_of(asks: &mut dyn Asks, sql: &str) -> Result<Value, Fault> {
 
 /// Whether there is nothing but space and comments in `text`.
 fn is_gap(text: &str) -> bool {
-    super::text::tokens(text).all(|(token, _)| token == super::text::Token::Gap)
+    crate::engine::text::tokens(text).all(|(token, _)| token == crate::engine::text::Token::Gap)
 }
 
 /// What of it would be cut.

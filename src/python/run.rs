@@ -13,9 +13,9 @@ use super::slot::Seat;
 use super::statement::Statement;
 use crate::engine::EngineError;
 use crate::engine::host::Stop;
+use crate::engine::text::quoted;
 use crate::error::{Error, ErrorKind};
 use crate::fallback::ladder::Rung;
-use crate::fallback::text::quoted;
 use crate::ward::{AttemptError, Explanation, Failed, Host, Job, Report, Ticket, Ward};
 
 /// How an attempt is to run.

@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::error::exception;
+use crate::engine::text::{query_of, words};
 use crate::error::{Error, ErrorKind};
-use crate::fallback::text::{query_of, words};
 use crate::guard::Priority;
 use crate::ward::{Cutting, Verify};
 

@@ -21,8 +21,8 @@ use super::slot::{Seat, Slot};
 use super::statement::{
     Given, Kind, Statement, bind_error, changed, execute, is_planned, kind, plain_select, refuse_lost_commit,
 };
+use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
-use crate::fallback::text::selects_literals;
 use crate::guard::Priority;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 

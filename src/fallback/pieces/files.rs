@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{Asks, Fault, statement_of, text_of};
+use crate::engine::text::quoted;
 use crate::error::{Error, ErrorKind};
 use crate::fallback::decompose::{Reads, reads, reads_files_only};
-use crate::fallback::text::quoted;
 
 /// What tells a file from one that took its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::super::decompose::rows::rows;
 use super::super::decompose::{Cut, all_tables, collates, with_qualify};
 use super::super::risk::Reach;
-use super::super::text::quoted;
 use super::{Fault, Run, SIXTEENTH, Verify, node_of, one, why_not};
 use crate::engine::Class;
+use crate::engine::text::quoted;
 
 impl Run<'_> {
     /// `cut`, which is that of the query at `pointer`, with a grouping that counts in its place, where that is the same; and
