@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::{Asks, Fault, statement_of, text_of};
+use super::asking::{statement_of, text_of};
+use super::{Asks, Fault};
 use crate::engine::text::quoted;
 use crate::error::{Error, ErrorKind};
 use crate::fallback::decompose::{Reads, reads, reads_files_only};

@@ -10,8 +10,13 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BUCKET_BITS, BUCKETS, Cut, Described, Fault, Range, Rows, Run, node_of, numbered, one};
+use super::asking::node_of;
+use super::described::Described;
+use super::ranges::{BUCKET_BITS, BUCKETS, Range};
+use super::{Fault, Run, numbered, one};
+use crate::engine::Rows;
 use crate::error::{Error, ErrorKind};
+use crate::fallback::decompose::Cut;
 use crate::fallback::decompose::digest::{self, VALUE};
 
 /// The column with the number of the piece.
@@ -252,7 +257,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Asks, Options, Parsed, Piece, ranges};
+    use super::super::ranges::ranges;
+    use super::super::{Asks, Options, Parsed, Piece};
     use super::*;
     use crate::engine::EngineError;
     use crate::fallback::classify::Failure;

@@ -4,10 +4,15 @@
 
 use std::sync::Arc;
 
-use super::{
-    Asks, BUCKET_BITS, Fault, Files, Options, Parsed, Run, Verify, Work, decompose, drop_of, drops, one,
-};
+use super::files::Files;
+use super::parse::Parsed;
+use super::proof::Verify;
+use super::ranges::BUCKET_BITS;
+use super::tables::{drop_of, drops};
+use super::work::Work;
+use super::{Asks, Fault, Options, Run, one};
 use crate::error::{Error, ErrorKind};
+use crate::fallback::decompose::as_statement;
 
 /// Words in the names of settings that change no answer: the guard moves some of them, and DuckDB derives others from those.
 const INDIFFERENT: &str =
@@ -141,7 +146,7 @@ impl Run<'_> {
         }
         let proved = self.proved(work, &table)?;
         let node = self.reading_of(work, &table)?;
-        let sql = self.text(&decompose::as_statement(&node))?;
+        let sql = self.text(&as_statement(&node))?;
         // The table goes as soon as it has been read.
         self.made.retain(|made| *made != table);
         Ok((table, sql, proved))

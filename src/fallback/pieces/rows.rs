@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::decompose::rows::rows;
-use super::super::decompose::{Cut, all_tables, collates, with_qualify};
-use super::super::risk::Reach;
-use super::{Fault, Run, SIXTEENTH, Verify, node_of, one, why_not};
+use super::asking::node_of;
+use super::proof::Verify;
+use super::ranges::SIXTEENTH;
+use super::{Fault, Run, one, why_not};
 use crate::engine::Class;
 use crate::engine::text::quoted;
+use crate::fallback::decompose::rows::rows;
+use crate::fallback::decompose::{Cut, all_tables, collates, with_qualify};
+use crate::fallback::risk::Reach;
 
 impl Run<'_> {
     /// `cut`, which is that of the query at `pointer`, with a grouping that counts in its place, where that is the same; and
