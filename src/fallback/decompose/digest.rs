@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::functions::Functions;
+use super::names::Names;
+use super::shape::{is_aggregate, own};
 use super::tree::{
     arguments, bare_name, change, function, given, integer, is_query, list, named, same, text, walk,
 };
-use super::{Cut, Names, is_aggregate, own, rows};
+use super::{Cut, rows};
 
 /// How the names in a template begin that values are put in the place of.
 pub const VALUE: &str = "duckward_v";

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::Cut;
 use super::functions::Functions;
+use super::names::Names;
 use super::tree::{arguments, bare_name, change, column, function, given, list, named, text, walk};
-use super::{Cut, Names};
 
 /// The name under which the query reads the table.
 pub const FEED: &str = "duckward_feed";

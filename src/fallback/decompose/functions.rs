@@ -159,6 +159,11 @@ pub(super) fn state(call: &Value) -> Option<State> {
     }
 }
 
+/// Whether `call` makes several rows of one, or several columns.
+pub(super) fn is_unnest(call: &Value) -> bool {
+    function(call).is_some_and(|name| name == "unnest" || name == "unlist")
+}
+
 /// Whether the text names a function that keeps what it takes, so that it is worth a look at the plan. Cheap, and may say
 /// yes for nothing.
 pub fn may_keep<'a>(mut words: impl Iterator<Item = &'a str>) -> bool {

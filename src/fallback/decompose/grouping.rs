@@ -6,11 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::Want;
 use super::functions::Functions;
+use super::keys::group_keys;
+use super::names::Names;
+use super::scope::selecting;
+use super::shape::{has_window, is_plain, kept_calls};
+use super::targets::can_be_cut;
 use super::tree::{
     bare_name, change, cte_query, function, given, integer, is_query, is_star, list, named, same, text, walk,
 };
-use super::{Names, Want, can_be_cut, group_keys, has_window, is_plain, kept_calls, selecting};
 
 /// How the names begin of what the queries of all sets read, and must see the same of.
 pub const SHARED: &str = "duckward_sets_";

@@ -2,9 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::cut::Hidden;
 use super::functions::Functions;
+use super::scope::with_scope;
+use super::shape::{is_aggregate, is_distinct};
 use super::tree::{change, column, given, list, named, statement, text};
-use super::{Cut, Hidden, Position, is_aggregate, is_distinct, with_scope};
+use super::{Cut, Position};
 
 /// How the names begin that stand in a template for the queries whose rows go in.
 const INPUT: &str = "duckward_i";

@@ -3,11 +3,13 @@
 
 use serde_json::{Value, json};
 
+use super::PAIRS;
 use super::functions::{self, Functions};
+use super::scope::skeleton;
+use super::shape::{is_aggregate, own};
 use super::tree::{
     arguments, change, cte_query, function, given, is_query, list, named, number, same, statement, text,
 };
-use super::{PAIRS, is_aggregate, own, skeleton};
 
 /// What is asked of the pairs of a value and its count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
