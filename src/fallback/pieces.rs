@@ -157,6 +157,23 @@ struct Run<'a> {
     failed: Option<Failed>,
 }
 
+impl<'a> Run<'a> {
+    /// One that has done nothing yet, for what cannot change meanwhile.
+    fn new(asks: &'a mut dyn Asks, parsed: &'a Arc<Parsed>, options: &'a Options) -> Self {
+        Run {
+            asks,
+            parsed,
+            options,
+            times: 1,
+            fixed: true,
+            began: false,
+            made: Vec::new(),
+            proofs: Vec::new(),
+            failed: None,
+        }
+    }
+}
+
 fn one(rows: &Rows) -> Option<&str> {
     rows.first()?.first()?.as_deref()
 }

@@ -547,6 +547,19 @@ def test_a_view_is_looked_into(guarded: duckward.Ward, view: str) -> None:
         in_pieces(guarded, "SELECT DISTINCT x FROM wild", 8).fetchall()
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH wild AS (SELECT 1 AS k) SELECT k, median(x) FROM main.wild GROUP BY k",
+        "SELECT k, median(x) FROM wild WHERE k IN (WITH wild AS (SELECT 1 AS k) FROM wild) GROUP BY k",
+    ],
+)
+def test_a_view_is_not_taken_for_a_table_expression_of_its_name(guarded: duckward.Ward, sql: str) -> None:
+    guarded.connection.execute("CREATE VIEW wild AS SELECT k, random() AS x FROM t")
+    with pytest.raises(duckward.InvalidInputError, match="wild, which is the name of a view and of"):
+        in_pieces(guarded, sql, 8).fetchall()
+
+
 def test_a_data_frame_by_name_is_refused_and_a_registered_one_is_read(guarded: duckward.Ward) -> None:
     frame = pd.DataFrame({"k": [1, 2, 1], "v": [1, 2, 3]})
     # Not through a helper: the name is looked for in the frame of the caller.

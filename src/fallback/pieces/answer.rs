@@ -47,18 +47,12 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> 
     // Only within a transaction is now() the same in all pieces.
     let fixed = !options.in_transaction && !parsed.functions.has_times() && is_fixed(asks)?;
     let files = Files::look(asks, &parsed.tree)?;
-    let mut times = 1;
-    for restart in 0.. {
+    let (mut times, mut restart) = (1, 0);
+    loop {
         let mut run = Run {
-            asks,
-            parsed,
-            options,
             times,
             fixed,
-            began: false,
-            made: Vec::new(),
-            proofs: Vec::new(),
-            failed: None,
+            ..Run::new(asks, parsed, options)
         };
         match run.all(&files) {
             Ok(prepared) => return Ok(prepared),
@@ -77,6 +71,7 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> 
                     return Err(Fault::Engine(error));
                 }
                 times *= 2;
+                restart += 1;
                 asks.anew();
             }
             Err(other) => {
@@ -85,7 +80,6 @@ pub fn prepare(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> 
             }
         }
     }
-    why_not("it was begun too often")
 }
 
 /// Whether nobody can change what is read while the pieces run.

@@ -57,17 +57,7 @@ pub fn foresee(asks: &mut dyn Asks, parsed: &Arc<Parsed>, limit: Bytes) -> Resul
         verify: Verify::Counts,
         by_piece: false,
     };
-    let mut run = Run {
-        asks,
-        parsed,
-        options: &nobody,
-        times: 1,
-        fixed: true,
-        began: false,
-        made: Vec::new(),
-        proofs: Vec::new(),
-        failed: None,
-    };
+    let mut run = Run::new(asks, parsed, &nobody);
     run.foresee()
 }
 
@@ -94,17 +84,7 @@ pub struct Forecast {
 /// Why it cannot be cut, or the engine's.
 pub fn explain(asks: &mut dyn Asks, parsed: &Arc<Parsed>, options: &Options) -> Result<Vec<Forecast>, Fault> {
     refuse_objects(asks, parsed)?;
-    let mut run = Run {
-        asks,
-        parsed,
-        options,
-        times: 1,
-        fixed: true,
-        began: false,
-        made: Vec::new(),
-        proofs: Vec::new(),
-        failed: None,
-    };
+    let mut run = Run::new(asks, parsed, options);
     targets(&parsed.tree, &parsed.functions, options.want)?
         .iter()
         .map(|target| run.forecast(target))

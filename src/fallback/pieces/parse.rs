@@ -213,10 +213,16 @@ pub(super) fn refuse_objects(asks: &mut dyn Asks, parsed: &Parsed) -> Result<(),
     };
     for name in named {
         let is_local = local.contains(&name);
-        if is(&name, "view") && !is_local {
-            return why_not(format!(
-                "it reads {name}, a view that is not looked into or an object that may be readable once only: put it into a table"
-            ));
+        if is(&name, "view") {
+            return why_not(if is_local {
+                format!(
+                    "it reads {name}, which is the name of a view and of a common table expression: rename that one"
+                )
+            } else {
+                format!(
+                    "it reads {name}, a view that is not looked into or an object that may be readable once only: put it into a table"
+                )
+            });
         }
         let known = is_local || is(&name, "table") || is(&name, "frame") || name.contains(['.', '/', '*']);
         if !known && bare.contains(&name) {

@@ -378,17 +378,7 @@ mod tests {
             answers,
             ..Scripted::default()
         };
-        let mut run = Run {
-            asks: &mut asks,
-            parsed: &parsed,
-            options: &options,
-            times: 1,
-            fixed: true,
-            began: false,
-            made: Vec::new(),
-            proofs: Vec::new(),
-            failed: None,
-        };
+        let mut run = Run::new(&mut asks, &parsed, &options);
         let before = inputs(&[(7, 4, if digested { 99 } else { 0 })]);
         let digest = digested.then_some(&digest);
         let proved = run

@@ -73,15 +73,8 @@ impl Rest {
             )));
         }
         let mut run = Run {
-            asks,
-            parsed: &self.parsed,
-            options: &self.options,
-            times: 1,
-            fixed: true,
-            began: false,
             made: std::mem::take(&mut self.made),
-            proofs: Vec::new(),
-            failed: None,
+            ..Run::new(asks, &self.parsed, &self.options)
         };
         let portion = run.portion(&mut self.work);
         self.made = run.made;

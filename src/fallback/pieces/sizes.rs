@@ -161,10 +161,11 @@ pub(super) fn type_width(kind: &str) -> f64 {
         "BOOLEAN" | "TINYINT" | "UTINYINT" | "SMALLINT" | "USMALLINT" | "INTEGER" | "UINTEGER" | "FLOAT"
         | "DATE" => 4.0,
         "HUGEINT" | "UHUGEINT" | "UUID" | "INTERVAL" => 16.0,
-        kind if kind.starts_with("VARCHAR") || kind.contains(['[', '(']) && !kind.starts_with("DECIMAL") => {
-            32.0
-        }
-        "BLOB" | "BIT" | "JSON" => 32.0,
+        "VARCHAR" | "BLOB" | "BIT" | "JSON" => 32.0,
+        kind if kind.ends_with(']') => 32.0,
+        kind if kind.starts_with("DECIMAL(") => 16.0,
+        kind if kind.starts_with("ENUM(") => 4.0,
+        kind if kind.contains('(') => 32.0,
         _ => 8.0,
     }
 }
