@@ -129,9 +129,7 @@ def pieces(quick: bool) -> Iterator[Row]:
         )
         grown: dict[int, list[float]] = {}
         for factor in (1, 2, 4, 8):
-            in_child(
-                make, path=str(pathlib.Path(folder) / f"grown{factor}.duckdb"), rows=rows // 8 * factor
-            )
+            in_child(make, path=str(pathlib.Path(folder) / f"grown{factor}.duckdb"), rows=rows // 8 * factor)
         for _ in range(2 * rounds - 1):
             for factor in (1, 2, 4, 8):
                 path = str(pathlib.Path(folder) / f"grown{factor}.duckdb")

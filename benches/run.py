@@ -22,6 +22,7 @@ import latency
 import pieces
 import stream
 import tpch
+import validate
 
 # In this order: first what takes little.
 BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
     "stream": stream.stream,
     "tpch": tpch.tpch,
     "pieces": pieces.pieces,
+    "validate": validate.validate,
     "interrupt": latency.interrupt,
     "stop": latency.stop,
 }

@@ -15,6 +15,7 @@ pub mod fallback;
 pub mod guard;
 pub mod settings;
 pub mod units;
+pub mod validate;
 pub mod ward;
 
 /// Why it is built as it is: questions and answers.

@@ -11,7 +11,7 @@
 
 import atexit as _atexit
 
-from ._duckward import Answer, Explanation, Report, Subscription, Ward, __version__, guard
+from ._duckward import Answer, Explanation, Report, Subscription, Validation, Ward, __version__, guard
 from ._duckward import settings_table as _settings_table
 from ._duckward import shutdown as _shutdown
 from .errors import (
@@ -46,6 +46,7 @@ __all__ = [
     "Subscription",
     "TimeoutError",
     "TransactionError",
+    "Validation",
     "Ward",
     "__version__",
     "guard",

@@ -20,6 +20,7 @@ __all__ = [
     "Explanation",
     "Report",
     "Subscription",
+    "Validation",
     "Ward",
     "__version__",
     "guard",
@@ -333,6 +334,35 @@ class Ward:
                 another database.
         """
 
+    def validate(
+        self,
+        left: str,
+        right: str,
+        *,
+        on: str | Sequence[str] | None = None,
+        examples: int = 5,
+        connection: duckdb.DuckDBPyConnection | None = None,
+    ) -> Validation:
+        """Whether two sources have the same rows, in whatever order, and every difference between them.
+
+        What is the same is known after one pass over each side, by counts and by digests that do not
+        depend on order. Only a difference is looked for in others. Both sides are read in one statement,
+        under guard.
+
+        Args:
+            left, right: each a table or view ("events", "db.main.events"), files ("lake/*.parquet"), or a
+                query.
+            on: the columns that identify a row. With them missing, extra, doubled and changed rows are told
+                by key, and changed values by column; without them rows are compared as wholes.
+            examples: the most examples of a finding.
+            connection: another connection to the same database; otherwise the ward's.
+
+        Raises:
+            duckdb.Error: a source is not there or cannot be read: DuckDB's exception, unchanged.
+            InvalidInputError: no source, or a key that is no column of both.
+            OutOfMemoryError, DiskError, TimeoutError, CancelledError, ConnectionError: as for `sql()`.
+        """
+
     def cursor(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
         """A new cursor of the connection, watched; or the watching of `cursor`, a connection to the same
         database.
@@ -492,6 +522,82 @@ class Explanation:
     def to_dict(self) -> _ExplanationDict:
         """The explanation as plain data, ready for JSON."""
 
+    def _repr_html_(self) -> str: ...
+
+@type_check_only
+class _Finding(TypedDict):
+    kind: Literal[
+        "missing_column",
+        "extra_column",
+        "column_type",
+        "row_count",
+        "missing_rows",
+        "extra_rows",
+        "doubled_rows",
+        "changed_values",
+        "nulls",
+        "distribution",
+        "duplicate_keys",
+    ]
+    column: str | None
+    rows: int | None
+    message: str
+    examples: list[dict[str, str | None]]
+
+@type_check_only
+class _ComparedColumn(TypedDict):
+    name: str
+    left_type: str
+    right_type: str
+    left_nulls: int
+    right_nulls: int
+    same: bool
+
+@type_check_only
+class _ValidationDict(TypedDict):
+    ok: bool
+    left: str
+    right: str
+    left_rows: int
+    right_rows: int
+    on: list[str]
+    columns: list[_ComparedColumn]
+    left_digest: str
+    right_digest: str
+    findings: list[_Finding]
+
+@final
+class Validation:
+    """What a comparison of two sources found; true if nothing is wrong. `str()` gives lines for people; a
+    notebook shows a table."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+
+    @property
+    def findings(self) -> list[_Finding]:
+        """Everything that was found: what is wrong, the column, how many rows where that is known, a text
+        for people, and some of the rows with their values as text (of changed values the key, `left`,
+        `right`)."""
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Rows on the left and on the right."""
+
+    @property
+    def columns(self) -> list[_ComparedColumn]:
+        """The columns that both have: their types, their NULLs, and whether they have the same values."""
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """128 bits over all rows of each side in these columns, as hexadecimal digits, whatever the order of
+        rows. Made of DuckDB's own hash, which another version of DuckDB may compute otherwise."""
+
+    def to_dict(self) -> _ValidationDict:
+        """The validation as plain data, ready for JSON."""
+
+    def __bool__(self) -> bool: ...
     def _repr_html_(self) -> str: ...
 
 @final

@@ -39,7 +39,7 @@ from .demo import human
 
 Result = TypeVar("Result")
 
-OK, FAILED, USAGE, REFUSED, CANCELLED = 0, 1, 2, 3, 130
+OK, FAILED, USAGE, REFUSED, DIFFERENT, CANCELLED = 0, 1, 2, 3, 4, 130
 
 # Rows of the table when standard output is no terminal.
 ROWS_UNSEEN = 40
@@ -628,6 +628,19 @@ def explain(options: argparse.Namespace) -> int:
     return OK
 
 
+def validate(options: argparse.Namespace) -> int:
+    """`duckward validate`: whether two sources have the same rows, and every difference."""
+    with (
+        connected(options.database, options.read_only) as con,
+        duckward.guard(con, **guard_arguments(options)) as ward,
+    ):
+        found = follow(
+            lambda: ward.validate(options.left, options.right, on=options.on, examples=options.examples), ward
+        )
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
+    return OK if found else DIFFERENT
+
+
 def status(options: argparse.Namespace) -> int:
     """`duckward status`: what a guard sees on this machine."""
     # A file, because a history may be wanted beside it.
@@ -751,6 +764,28 @@ def parser() -> argparse.ArgumentParser:
     )
     ask.add_argument("--json", action="store_true", help="print it as JSON")
     ask.set_defaults(act=explain)
+
+    same = verbs.add_parser(
+        "validate",
+        parents=[guard],
+        epilog=f"{epilog}; 4 the sources differ",
+        help="whether two tables, files or queries have the same rows, and every difference",
+    )
+    same.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")
+    for side in ("left", "right"):
+        same.add_argument(side, metavar=side.upper(), help="a table, the path of files, or a query")
+    same.add_argument("--read-only", action="store_true", help="open the database read-only")
+    same.add_argument(
+        "--on",
+        action="append",
+        metavar="COLUMN",
+        help="a column that identifies a row (give it again for more)",
+    )
+    same.add_argument(
+        "--examples", type=rows_number, default=5, metavar="N", help="examples of a finding (default: 5)"
+    )
+    same.add_argument("--json", action="store_true", help="print it as JSON")
+    same.set_defaults(act=validate)
 
     look = verbs.add_parser("status", parents=[guard], help="what a guard sees here: budget, settings")
     look.add_argument("--json", action="store_true", help="print it as JSON")

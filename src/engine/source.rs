@@ -75,22 +75,37 @@ fn relation(name: &str) -> Option<String> {
 
 /// Names joined by dots, each quoted or a plain word.
 fn table(name: &str) -> Option<String> {
-    let mut parts = Vec::new();
+    let mut parts: Vec<String> = Vec::new();
     let mut wants_name = true;
     for (token, range) in tokens(name) {
         let part = &name[range];
-        match token {
-            Token::Word if wants_name => parts.push(quoted_name(part)),
-            // A quote that is not closed makes no name.
-            Token::Exact if wants_name && part.len() > 2 && part.starts_with('"') && part.ends_with('"') => {
-                parts.push(part.to_owned());
+        let is_quoted =
+            token == Token::Exact && part.len() > 1 && part.starts_with('"') && part.ends_with('"');
+        match parts.last_mut() {
+            // Two quotes inside of a quoted name are one, and end one token and begin the next.
+            Some(last) if is_quoted && !wants_name && last.ends_with('"') => last.push_str(part),
+            _ if is_quoted && wants_name => parts.push(part.to_owned()),
+            _ if token == Token::Word && wants_name => parts.push(part.to_owned()),
+            Some(_) if token == Token::Exact && part == "." && !wants_name => {
+                wants_name = true;
+                continue;
             }
-            Token::Exact if !wants_name && part == "." => {}
             _ => return None,
         }
-        wants_name = !wants_name;
+        wants_name = false;
     }
-    (!wants_name && parts.len() <= 3).then(|| parts.join("."))
+    let names: Vec<String> = parts
+        .into_iter()
+        .map(|part| {
+            if part.starts_with('"') {
+                part
+            } else {
+                quoted_name(&part)
+            }
+        })
+        .collect();
+    let is_name = names.iter().all(|name| name.len() > 2);
+    (!wants_name && is_name && names.len() <= 3).then(|| names.join("."))
 }
 
 #[cfg(test)]
@@ -109,6 +124,7 @@ mod tests {
             ("events", "\"events\""),
             (" main.events ", "\"main\".\"events\""),
             ("a.b.\"c d\"", "\"a\".\"b\".\"c d\""),
+            ("\"a \"\"b\"\" c\"", "\"a \"\"b\"\" c\""),
             ("two words", "\"two words\""),
             ("it's", "\"it's\""),
             ("lake/x.parquet", "'lake/x.parquet'"),

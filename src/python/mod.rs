@@ -5,6 +5,7 @@
 #[cfg(not(test))]
 mod alloc;
 mod answer;
+mod ask;
 mod convert;
 mod error;
 mod events;
@@ -17,6 +18,7 @@ mod run;
 mod signals;
 mod slot;
 mod statement;
+mod validation;
 mod ward;
 
 use pyo3::prelude::*;
@@ -28,6 +30,7 @@ fn _duckward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<explanation::PyExplanation>()?;
     module.add_class::<report::PyReport>()?;
     module.add_class::<events::Subscription>()?;
+    module.add_class::<validation::PyValidation>()?;
     module.add_class::<ward::PyWard>()?;
     module.add_function(wrap_pyfunction!(guard::guard, module)?)?;
     module.add_function(wrap_pyfunction!(guard::settings_table, module)?)?;

@@ -10,6 +10,7 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
 use super::answer::Answer;
+use super::ask::Asking;
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
@@ -21,11 +22,16 @@ use super::slot::{Seat, Slot};
 use super::statement::{
     Given, Kind, Statement, bind_error, changed, execute, is_planned, kind, plain_select, refuse_lost_commit,
 };
+use super::validation::PyValidation;
+use crate::engine::source::Source;
 use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
+use crate::validate;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
+/// The most examples of a finding.
+const MOST_EXAMPLES: usize = 1000;
 /// The most pieces that can be asked for.
 const MOST_PIECES: usize = 1024;
 
@@ -96,6 +102,39 @@ fn verify(py: Python<'_>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Verify>
             &Error::invalid("verify", verify.repr()?, Verify::ACCEPTED),
         )),
     }
+}
+
+/// What an argument that stands for rows names.
+fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
+    let py = given.py();
+    match given.extract::<String>() {
+        Ok(text) => Source::parse(&text).map_err(|error| exception(py, &error)),
+        Err(_) => Err(exception(
+            py,
+            &Error::invalid(
+                name,
+                format_args!("<{}>", given.get_type().qualname()?),
+                "give the name of a table, the path of files, or a query, as a text",
+            ),
+        )),
+    }
+}
+
+/// The names of columns that an argument gives: one, or several.
+fn columns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
+    let Some(given) = given else {
+        return Ok(Vec::new());
+    };
+    if let Ok(one) = given.extract::<String>() {
+        return Ok(vec![one]);
+    }
+    given.extract::<Vec<String>>().map_err(|_| {
+        let accepted = "give the name of a column, or a list of names";
+        match given.repr() {
+            Ok(shown) => exception(given.py(), &Error::invalid(name, shown, accepted)),
+            Err(error) => error,
+        }
+    })
 }
 
 impl PyWard {
@@ -311,7 +350,7 @@ impl PyWard {
     ///
     /// Errors of the statement itself are DuckDB's own exceptions, unchanged.
     #[pyo3(signature = (query, params=None, *, connection=None, priority=None, pieces=None, verify=None))]
-    fn sql<'py>(
+    pub(super) fn sql<'py>(
         slf: &Bound<'py, Self>,
         query: &Bound<'py, PyAny>,
         params: Option<&Bound<'py, PyAny>>,
@@ -386,6 +425,38 @@ impl PyWard {
         match explain(py, &this.core, &seat, statement) {
             Ok(explanation) => Ok(PyExplanation::new(explanation)),
             Err((failed, original)) => Err(query_exception(py, &failed, original)),
+        }
+    }
+
+    /// Whether two tables, files or queries have the same rows, and every difference.
+    ///
+    /// `on` names the columns that identify a row; without it rows are compared as wholes. Both sides are read under guard.
+    #[pyo3(signature = (left, right, *, on=None, examples=5, connection=None))]
+    fn validate(
+        slf: &Bound<'_, Self>,
+        left: &Bound<'_, PyAny>,
+        right: &Bound<'_, PyAny>,
+        on: Option<&Bound<'_, PyAny>>,
+        examples: usize,
+        connection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyValidation> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let own = |error: Error| exception(py, &error);
+        let (left, right) = (source("left", left)?, source("right", right)?);
+        let on = columns("on", on)?;
+        if examples > MOST_EXAMPLES {
+            let accepted = format!("give a number up to {MOST_EXAMPLES}");
+            return Err(own(Error::invalid("examples", examples, &accepted)));
+        }
+        let mut asking = Asking {
+            ward: slf.clone(),
+            connection: connection.cloned(),
+        };
+        let options = validate::Options { on, examples };
+        match validate::compare(&mut asking, &left, &right, &options) {
+            Ok(validation) => Ok(PyValidation::new(validation)),
+            Err(stopped) => Err(stopped.into_py(py)),
         }
     }
 

@@ -233,7 +233,7 @@ pub(super) fn text_lines(f: &mut fmt::Formatter<'_>, lines: Vec<(&str, String)>)
 }
 
 /// The same lines as a small HTML table.
-pub(super) fn html_table(caption: &str, lines: Vec<(&str, String)>) -> String {
+pub(crate) fn html_table(caption: &str, lines: Vec<(&str, String)>) -> String {
     let mut html = format!("<table><caption>{caption}</caption>");
     for (name, value) in lines {
         let value = value

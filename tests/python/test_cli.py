@@ -439,6 +439,24 @@ def test_explain_as_json() -> None:
     assert [query["pieces"] for query in found["queries"]] == [5]
 
 
+def test_validate(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "kept.duckdb"
+    with duckdb.connect(str(file)) as con:
+        con.execute("create table t as select i, i % 7 as k from range(1000) as r(i)")
+        con.execute(f"copy (from t where i <> 500) to '{tmp_path / 'most.parquet'}'")
+    done = run("validate", file, "t", "from t order by k", "--read-only")
+    assert done.returncode == cli.OK, done
+    assert done.stdout.splitlines()[0].split(maxsplit=1) == ["verdict", "the same"]
+    done = run("validate", file, "t", tmp_path / "most.parquet", "--on", "i", "--json")
+    assert done.returncode == cli.DIFFERENT, done
+    told = json.loads(done.stdout)
+    assert told["left_rows"], told["right_rows"] == (1000, 999)
+    assert [finding["kind"] for finding in told["findings"]] == ["row_count", "missing_rows"]
+    assert told["findings"][1]["examples"] == [{"i": "500", "rows left": "1", "rows right": "0"}]
+    refused(run("validate", file, "t", "t", "--on", "nosuch"), cli.USAGE, "nosuch", "both have i, k")
+    refused(run("validate", file, "t", "nosuch"), cli.FAILED, "nosuch")
+
+
 def test_explain_of_a_wrong_statement_keeps_its_own_error() -> None:
     refused(run("explain", ":memory:", "selec 1"), cli.FAILED, "Parser Error", "LINE 1: selec 1")
     refused(run("explain", ":memory:", "from nowhere"), cli.FAILED, "nowhere")

@@ -1,0 +1,339 @@
+//! The statements of a comparison. Pure.
+
+use crate::engine::source::Source;
+use crate::engine::text::quoted_name;
+
+/// A column that both sides have, and how its values are made comparable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shared {
+    pub left: String,
+    pub right: String,
+    pub left_type: String,
+    pub right_type: String,
+}
+
+/// Types among which DuckDB finds a common one that keeps every value.
+const NUMBERS: [&str; 12] = [
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+];
+
+impl Shared {
+    /// Whether values of both types are compared as text, because no type keeps both.
+    fn as_text(&self) -> bool {
+        let is_number = |kind: &str| NUMBERS.contains(&kind.split('(').next().unwrap_or(kind));
+        self.left_type != self.right_type && !(is_number(&self.left_type) && is_number(&self.right_type))
+    }
+
+    fn read(&self, name: &str, index: usize) -> String {
+        let cast = if self.as_text() { "::VARCHAR" } else { "" };
+        format!("{}{cast} AS c{index}", quoted_name(name))
+    }
+}
+
+/// Both sides in one, with the number of the side in `s` and the columns as `c0`, `c1`, ...: so they are of one moment, and
+/// their values of one type.
+pub(super) fn both(left: &Source, right: &Source, columns: &[Shared]) -> String {
+    let side = |number: u8, source: &Source, name: &dyn Fn(&Shared) -> String| {
+        let list: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| column.read(&name(column), index))
+            .collect();
+        format!(
+            "SELECT {number}::UTINYINT AS s, {} FROM {} AS duckward_{number}",
+            list.join(", "),
+            source.relation
+        )
+    };
+    format!(
+        "{} UNION ALL {}",
+        side(0, left, &|column| column.left.clone()),
+        side(1, right, &|column| column.right.clone())
+    )
+}
+
+fn names(letter: &str, indexes: impl Iterator<Item = usize>) -> String {
+    let names: Vec<String> = indexes.map(|index| format!("{letter}{index}")).collect();
+    names.join(", ")
+}
+
+/// The hash of a row. Hashed once more, because sums of DuckDB's hash of several values change little when values change
+/// places between rows.
+fn row_hash(count: usize) -> String {
+    format!("hash(hash({}))", names("c", 0..count))
+}
+
+/// For each side: rows, two sums over its rows, and of each column the values that are not NULL and the sum of the hashes of
+/// all. Values are hashed once: the hashes of a row are made of those of its values.
+pub(super) fn totals(both: &str, count: usize) -> String {
+    let hashes: Vec<String> = (0..count)
+        .map(|index| format!("c{index}, hash(c{index}) AS h{index}"))
+        .collect();
+    let columns: Vec<String> = (0..count)
+        .map(|index| format!(", count(c{index})::VARCHAR, sum(h{index})::VARCHAR"))
+        .collect();
+    format!(
+        "SELECT s::VARCHAR, count(*)::VARCHAR, sum(hash(hash({})))::VARCHAR, sum(hash(hash({}, 7919)))::VARCHAR{} \
+         FROM (SELECT s, {} FROM ({both})) GROUP BY s",
+        names("h", 0..count),
+        names("h", (0..count).rev()),
+        columns.concat(),
+        hashes.join(", ")
+    )
+}
+
+/// Bits of a hash that say in which share of the rows one is.
+const SHARE_BITS: u32 = 12;
+/// Of so many differing shares the others are not left out.
+pub(super) const FEW: usize = 1 << (SHARE_BITS - 2);
+
+fn share(count: usize, keys: &[usize]) -> String {
+    let hash = if keys.is_empty() {
+        row_hash(count)
+    } else {
+        format!("hash(hash({}))", names("c", keys.iter().copied()))
+    };
+    format!("({hash} >> {})", 64 - SHARE_BITS)
+}
+
+/// The shares of the rows, by key if there is one, that are not the same on both sides.
+pub(super) fn unlike_shares(both: &str, count: usize, keys: &[usize]) -> String {
+    format!(
+        "SELECT b::VARCHAR FROM (SELECT s, {} AS b, {} AS h FROM ({both})) GROUP BY b \
+         HAVING count(*) FILTER (WHERE s = 0) <> count(*) FILTER (WHERE s = 1) \
+         OR sum(h) FILTER (WHERE s = 0) IS DISTINCT FROM sum(h) FILTER (WHERE s = 1)",
+        share(count, keys),
+        row_hash(count)
+    )
+}
+
+/// The rows of these shares.
+pub(super) fn of_shares(both: &str, count: usize, keys: &[usize], shares: &[String]) -> String {
+    format!(
+        "SELECT * FROM ({both}) WHERE {} IN ({})",
+        share(count, keys),
+        shares.join(", ")
+    )
+}
+
+/// Smallest and largest value of some columns, for each side.
+pub(super) fn extremes(both: &str, columns: &[usize]) -> String {
+    let list: Vec<String> = columns
+        .iter()
+        .map(|index| format!(", min(c{index})::VARCHAR, max(c{index})::VARCHAR"))
+        .collect();
+    format!("SELECT s::VARCHAR{} FROM ({both}) GROUP BY s", list.concat())
+}
+
+/// How often each row is on each side, where that differs. Rows are known by their hash here.
+fn unlike(both: &str, count: usize) -> String {
+    format!(
+        "SELECT h, l, r FROM (SELECT h, count(*) FILTER (WHERE s = 0) AS l, count(*) FILTER (WHERE s = 1) AS r FROM \
+         (SELECT s, {} AS h FROM ({both})) GROUP BY h) WHERE l <> r",
+        row_hash(count)
+    )
+}
+
+/// Which rows a finding is about: the condition on how often a row is left (`l`) and right (`r`), and the side to show.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Which {
+    pub condition: &'static str,
+    pub many: &'static str,
+    pub side: u8,
+}
+
+pub(super) const MISSING: Which = Which {
+    condition: "l > r",
+    many: "l - r",
+    side: 0,
+};
+pub(super) const EXTRA: Which = Which {
+    condition: "l = 0",
+    many: "r",
+    side: 1,
+};
+pub(super) const DOUBLED: Which = Which {
+    condition: "l > 0 AND r > l",
+    many: "r - l",
+    side: 1,
+};
+
+/// How many rows are missing, extra and doubled.
+pub(super) fn counted(both: &str, count: usize) -> String {
+    let sums = [MISSING, EXTRA, DOUBLED].map(|which| {
+        format!(
+            "coalesce(sum({}) FILTER (WHERE {}), 0)::VARCHAR",
+            which.many, which.condition
+        )
+    });
+    format!("SELECT {} FROM ({})", sums.join(", "), unlike(both, count))
+}
+
+/// Some of these rows, one of each.
+pub(super) fn examples(both: &str, count: usize, which: Which, most: usize) -> String {
+    let list: Vec<String> = (0..count).map(|index| format!("c{index}::VARCHAR")).collect();
+    format!(
+        "SELECT DISTINCT {} FROM ({both}) WHERE s = {} AND {} IN (SELECT h FROM ({}) WHERE {} ORDER BY h LIMIT {most}) \
+         ORDER BY ALL LIMIT {most}",
+        list.join(", "),
+        which.side,
+        row_hash(count),
+        unlike(both, count),
+        which.condition
+    )
+}
+
+/// The rows of each key: how many on each side, and the sum of their hashes.
+fn keyed(both: &str, count: usize, keys: &[usize]) -> String {
+    let keys = names("c", keys.iter().copied());
+    format!(
+        "SELECT {keys}, count(*) FILTER (WHERE s = 0) AS l, count(*) FILTER (WHERE s = 1) AS r, \
+         sum(h) FILTER (WHERE s = 0) AS hl, sum(h) FILTER (WHERE s = 1) AS hr \
+         FROM (SELECT *, {} AS h FROM ({both})) GROUP BY {keys}",
+        row_hash(count)
+    )
+}
+
+/// What a key may be found for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Key {
+    /// Only on the left.
+    Missing,
+    /// Only on the right.
+    Extra,
+    /// Several rows of the left side have it.
+    TwiceLeft,
+    /// Several rows of the right side have it.
+    TwiceRight,
+    /// Its rows differ.
+    Changed,
+    /// The same, of keys with several rows on a side.
+    ChangedSeveral,
+}
+
+impl Key {
+    pub(super) const COUNTED: [Key; 5] = [
+        Key::Missing,
+        Key::Extra,
+        Key::TwiceLeft,
+        Key::TwiceRight,
+        Key::Changed,
+    ];
+
+    fn condition(self) -> &'static str {
+        match self {
+            Key::Missing => "r = 0",
+            Key::Extra => "l = 0",
+            Key::TwiceLeft => "l > 1",
+            Key::TwiceRight => "r > 1",
+            Key::Changed => "l > 0 AND r > 0 AND hl <> hr",
+            Key::ChangedSeveral => "l > 0 AND r > 0 AND hl <> hr AND (l > 1 OR r > 1)",
+        }
+    }
+
+    fn rows(self) -> &'static str {
+        match self {
+            Key::Missing | Key::TwiceLeft => "l",
+            Key::Extra | Key::TwiceRight => "r",
+            Key::Changed | Key::ChangedSeveral => "greatest(l, r)",
+        }
+    }
+}
+
+/// For each of [`Key::COUNTED`]: how many keys, and how many rows they have.
+pub(super) fn keys_counted(both: &str, count: usize, keys: &[usize]) -> String {
+    let counts = Key::COUNTED.map(|key| {
+        format!(
+            "count(*) FILTER (WHERE {0})::VARCHAR, coalesce(sum({1}) FILTER (WHERE {0}), 0)::VARCHAR",
+            key.condition(),
+            key.rows()
+        )
+    });
+    format!("SELECT {} FROM ({})", counts.join(", "), keyed(both, count, keys))
+}
+
+/// Some of these keys, with how often they are left and right.
+pub(super) fn keys_shown(both: &str, count: usize, keys: &[usize], key: Key, most: usize) -> String {
+    let list: Vec<String> = keys.iter().map(|index| format!("c{index}::VARCHAR")).collect();
+    let order = names("c", keys.iter().copied());
+    format!(
+        "SELECT {}, l::VARCHAR, r::VARCHAR FROM ({}) WHERE {} ORDER BY {order} LIMIT {most}",
+        list.join(", "),
+        keyed(both, count, keys),
+        key.condition()
+    )
+}
+
+/// The keys that are once on either side, with the hash of each other column there.
+fn paired(both: &str, keys: &[usize], others: &[usize]) -> String {
+    let list = names("c", keys.iter().copied());
+    let hashes: Vec<String> = others
+        .iter()
+        .map(|index| {
+            format!(
+                ", max(hash(c{index})) FILTER (WHERE s = 0) AS l{index}, max(hash(c{index})) FILTER (WHERE s = 1) AS r{index}"
+            )
+        })
+        .collect();
+    format!(
+        "SELECT {list}{} FROM ({both}) GROUP BY {list} HAVING count(*) = 2 AND count(*) FILTER (WHERE s = 0) = 1",
+        hashes.concat()
+    )
+}
+
+/// In how many of these keys anything differs, and in how many each of the `others` does.
+pub(super) fn changed(both: &str, keys: &[usize], others: &[usize]) -> String {
+    let differs: Vec<String> = others
+        .iter()
+        .map(|index| format!("l{index} <> r{index}"))
+        .collect();
+    let counts: Vec<String> = differs
+        .iter()
+        .map(|differs| format!(", count(*) FILTER (WHERE {differs})::VARCHAR"))
+        .collect();
+    format!(
+        "SELECT count(*) FILTER (WHERE {})::VARCHAR{} FROM ({})",
+        differs.join(" OR "),
+        counts.concat(),
+        paired(both, keys, others)
+    )
+}
+
+/// Some keys in which a column differs, with both values.
+pub(super) fn changed_shown(both: &str, keys: &[usize], column: usize, most: usize) -> String {
+    let prefixed = |prefix: &str| {
+        let names: Vec<String> = keys.iter().map(|index| format!("{prefix}.c{index}")).collect();
+        names
+    };
+    let same: Vec<String> = prefixed("b")
+        .iter()
+        .zip(prefixed("k"))
+        .map(|(left, right)| format!("{left} IS NOT DISTINCT FROM {right}"))
+        .collect();
+    let texts: Vec<String> = prefixed("k")
+        .iter()
+        .map(|key| format!("{key}::VARCHAR"))
+        .collect();
+    let order = names("c", keys.iter().copied());
+    format!(
+        "SELECT {}, any_value(b.c{column}::VARCHAR) FILTER (WHERE b.s = 0), any_value(b.c{column}::VARCHAR) FILTER (WHERE b.s = 1) \
+         FROM ({both}) AS b JOIN (SELECT {order} FROM ({}) WHERE l{column} <> r{column} ORDER BY {order} LIMIT {most}) AS k \
+         ON {} GROUP BY {} ORDER BY {}",
+        texts.join(", "),
+        paired(both, keys, &[column]),
+        same.join(" AND "),
+        prefixed("k").join(", "),
+        prefixed("k").join(", "),
+    )
+}
