@@ -350,8 +350,8 @@ class Ward:
         under guard.
 
         Args:
-            left, right: each a table or view ("events", "db.main.events"), files ("lake/*.parquet"), or a
-                query.
+            left, right: each a table, view or data frame by its name ("events", "db.main.events"), files
+                ("lake/*.parquet"), or a query.
             on: the columns that identify a row. With them missing, extra, doubled and changed rows are told
                 by key, and changed values by column; without them rows are compared as wholes.
             examples: the most examples of a finding.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pytest
 
 import duckward
@@ -90,6 +91,12 @@ def test_files_and_other_databases_are_read(
     assert ward.validate("a", "other.copied").ok
     assert ward.validate("other.main.copied", "main.a", on=["id", "s"]).ok
     assert ward.validate("select id, s, c3, c12 from a", str(tmp_path / "half.parquet"), on="ID").ok
+
+
+def test_a_data_frame_is_found_by_its_name(ward: duckward.Ward) -> None:
+    frame = pd.DataFrame({"x": [1, 2, 3]})
+    assert ward.validate("frame", "select unnest([3, 2, 1])::bigint as x").ok
+    assert the(ward.validate("frame", "select 2::bigint as x"), "missing_rows")["rows"] == len(frame) - 1
 
 
 @pytest.mark.parametrize("on", [None, "id"])
