@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod fallback;
 pub mod guard;
+pub mod partition;
 pub mod settings;
 pub mod units;
 pub mod validate;

@@ -1,0 +1,6 @@
+//! Cutting a table: what its columns are like, and what they can be cut by.
+//!
+//! Types and the text of statements are pure; whoever has a question hands in who answers it ([`Ask`](crate::engine::Ask)).
+
+pub mod calendar;
+pub mod profile;
