@@ -11,7 +11,17 @@
 
 import atexit as _atexit
 
-from ._duckward import Answer, Explanation, Report, Subscription, Validation, Ward, __version__, guard
+from ._duckward import (
+    Answer,
+    Explanation,
+    Profile,
+    Report,
+    Subscription,
+    Validation,
+    Ward,
+    __version__,
+    guard,
+)
 from ._duckward import settings_table as _settings_table
 from ._duckward import shutdown as _shutdown
 from .errors import (
@@ -40,6 +50,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "OutOfMemoryError",
+    "Profile",
     "QueryError",
     "Report",
     "StateError",

@@ -7,7 +7,7 @@ the text carries the unit: "512MB", "250ms".
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
+from typing import Any, Literal, TypeAlias, TypedDict, final, overload, type_check_only
 
 import duckdb
 import numpy
@@ -18,6 +18,7 @@ import pyarrow as pa
 __all__ = [
     "Answer",
     "Explanation",
+    "Profile",
     "Report",
     "Subscription",
     "Validation",
@@ -47,6 +48,9 @@ _Rung: TypeAlias = Literal["as is", "degraded", "in pieces"]
 _Pieces: TypeAlias = Literal["auto", False] | int
 # What is proved of pieces: the number of rows that went in, or their values and keys, too.
 _Proof: TypeAlias = Literal["counts", "full"]
+# What a table can be cut by, and the steps of a cut by time.
+_Kind: TypeAlias = Literal["time", "range", "hash", "value"]
+_Step: TypeAlias = Literal["hour", "day", "week", "month", "quarter", "year"]
 # True, False, or as text "on", "off", "yes", "no", "1", "0".
 _Switch: TypeAlias = str | bool
 
@@ -145,6 +149,54 @@ class _ExplanationDict(TypedDict):
     # Bytes.
     memory_limit: int
     budget: int
+
+@type_check_only
+class _Frequent(TypedDict):
+    """The most frequent value of a column."""
+
+    # As DuckDB prints it.
+    value: str
+    # Of all rows, from 0 to 1; at most that, if it is not exact.
+    share: float
+    # Whether both are exact, as they are where there are few values.
+    exact: bool
+
+@type_check_only
+class _Conversion(TypedDict):
+    """What becomes of a text's values in another type, by TRY_CAST."""
+
+    to: str
+    # Rows whose value converts.
+    converts: int
+    # Of these, rows whose value then says something else: a fraction, a leading zero, a time of the day, an
+    # offset of a time zone, or a digit is lost.
+    altered: int
+    # Rows whose value does not convert.
+    fails: int
+    # Up to five values that do not, frequent ones first.
+    examples: list[str]
+
+@type_check_only
+class _ProfileDict(TypedDict):
+    """A `Profile` as plain data."""
+
+    name: str
+    type: str
+    rows: int
+    nulls: int
+    minimum: str | None
+    maximum: str | None
+    nan: int
+    infinite: int
+    distinct: int
+    distinct_exact: bool
+    most_frequent: _Frequent | None
+    conversions: list[_Conversion]
+    kinds: list[_Kind]
+    cut: _Kind | None
+    step: _Step | None
+    pieces: int | None
+    advice: str
 
 @type_check_only
 class _Status(TypedDict):
@@ -361,6 +413,31 @@ class Ward:
             duckdb.Error: a source is not there or cannot be read: DuckDB's exception, unchanged.
             InvalidInputError: no source, or a key that is no column of both.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, ConnectionError: as for `sql()`.
+        """
+
+    @overload
+    def profile(
+        self, source: str, column: str, *, connection: duckdb.DuckDBPyConnection | None = None
+    ) -> Profile: ...
+    @overload
+    def profile(
+        self, source: str, column: None = None, *, connection: duckdb.DuckDBPyConnection | None = None
+    ) -> list[Profile]:
+        """What a column is like, and what its table can be cut by; or every column, as a list.
+
+        The rows are read once, under guard, whether of one column or of all. Everything is exact but what
+        says that it is not: the number of values and the most frequent one, where there are more than 100.
+
+        Args:
+            source: a table or view (with its schema, if wanted), the path or pattern of files, or a query.
+            column: its name, without regard to case; every column without it.
+            connection: another connection to the same database; otherwise the ward's.
+
+        Raises:
+            duckdb.Error: there is no such source, or it cannot be read: DuckDB's exception, unchanged.
+            InvalidInputError: there is no such column, or the source is no query, table or file.
+            OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
+                CorruptionError: as of `sql()`.
         """
 
     def cursor(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
@@ -598,6 +675,90 @@ class Validation:
         """The validation as plain data, ready for JSON."""
 
     def __bool__(self) -> bool: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class Profile:
+    """What a column is like, and what it can be cut by.
+
+    `str()` gives lines for people; a notebook shows a table.
+    """
+
+    @property
+    def name(self) -> str:
+        """The column, as the table spells it."""
+
+    @property
+    def type(self) -> str:
+        """Its type, as DuckDB prints it."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table."""
+
+    @property
+    def nulls(self) -> int:
+        """Rows in which it is NULL."""
+
+    @property
+    def minimum(self) -> str | None:
+        """The smallest value that is no NaN and not infinite, as DuckDB prints it; None if there is none."""
+
+    @property
+    def maximum(self) -> str | None:
+        """The largest such value."""
+
+    @property
+    def nan(self) -> int:
+        """Rows in which it is NaN."""
+
+    @property
+    def infinite(self) -> int:
+        """Rows in which it is infinite: a number, a date or a time."""
+
+    @property
+    def distinct(self) -> int:
+        """How many values there are, NULL not counted."""
+
+    @property
+    def distinct_exact(self) -> bool:
+        """Whether that is exact; otherwise it is `approx_count_distinct`, which may be off by a fifth."""
+
+    @property
+    def most_frequent(self) -> _Frequent | None:
+        """The most frequent value, its share of the rows, whether they are exact; None where all is NULL."""
+
+    @property
+    def conversions(self) -> list[_Conversion]:
+        """Of a text: what its values convert to, and what does not."""
+
+    @property
+    def converts_to(self) -> str | None:
+        """The type that every value of a text converts to without loss; None if there is none."""
+
+    @property
+    def kinds(self) -> list[_Kind]:
+        """What it can be cut by at all."""
+
+    @property
+    def cut(self) -> _Kind | None:
+        """What to cut it by; None where another column is better."""
+
+    @property
+    def step(self) -> _Step | None:
+        """The step of a cut by time."""
+
+    @property
+    def pieces(self) -> int | None:
+        """How many pieces a cut by time or by value makes, that of NULL not counted."""
+
+    @property
+    def advice(self) -> str:
+        """What to cut by, and why, in a sentence."""
+
+    def to_dict(self) -> _ProfileDict:
+        """The profile as plain data, ready for JSON."""
+
     def _repr_html_(self) -> str: ...
 
 @final

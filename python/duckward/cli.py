@@ -1,8 +1,9 @@
-"""The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it, show
-the guard's `status`, or see the `demo`.
+"""The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it,
+`profile` the columns of a table, `validate` that two have the same rows, show the guard's `status`, or see the
+`demo`.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
-connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 130 cancelled.
+connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 4 two sources differ, 130 cancelled.
 """
 
 from __future__ import annotations
@@ -628,6 +629,27 @@ def explain(options: argparse.Namespace) -> int:
     return OK
 
 
+def profile(options: argparse.Namespace) -> int:
+    """`duckward profile`: what the columns of a table are like, and what to cut it by."""
+    with (
+        connected(options.database, options.read_only) as con,
+        duckward.guard(con, **guard_arguments(options)) as ward,
+    ):
+
+        def work() -> list[duckward.Profile]:
+            if options.column is None:
+                return ward.profile(options.source)
+            return [ward.profile(options.source, options.column)]
+
+        found = follow(work, ward)
+    if options.json:
+        data = [column.to_dict() for column in found]
+        print(json.dumps(data if options.column is None else data[0], indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(map(str, found)))
+    return OK
+
+
 def validate(options: argparse.Namespace) -> int:
     """`duckward validate`: whether two sources have the same rows, and every difference."""
     with (
@@ -739,10 +761,12 @@ def parser() -> argparse.ArgumentParser:
         help="keep what is learnt of queries in FILE (.json) for the next time; beside: beside the database",
     )
 
-    what = argparse.ArgumentParser(add_help=False)
-    what.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")
+    where.add_argument("--read-only", action="store_true", help="open the database read-only")
+
+    what = argparse.ArgumentParser(add_help=False, parents=[where])
     what.add_argument("query", metavar="SQL", help="the statement; - reads it from standard input")
-    what.add_argument("--read-only", action="store_true", help="open the database read-only")
     what.add_argument(
         "--pieces", type=pieces_number, metavar="N", help="in so many pieces; auto when it must, or no"
     )
@@ -765,16 +789,25 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--json", action="store_true", help="print it as JSON")
     ask.set_defaults(act=explain)
 
+    like = verbs.add_parser(
+        "profile",
+        parents=[guard, where],
+        epilog=epilog,
+        help="what the columns of a table are like, and what to cut it by",
+    )
+    like.add_argument("source", metavar="SOURCE", help="a table, the path or pattern of files, or a query")
+    like.add_argument("column", metavar="COLUMN", nargs="?", help="one of its columns; all without it")
+    like.add_argument("--json", action="store_true", help="print it as JSON")
+    like.set_defaults(act=profile)
+
     same = verbs.add_parser(
         "validate",
-        parents=[guard],
+        parents=[guard, where],
         epilog=f"{epilog}; 4 the sources differ",
         help="whether two tables, files or queries have the same rows, and every difference",
     )
-    same.add_argument("database", metavar="DATABASE", help="DuckDB file, or :memory:")
     for side in ("left", "right"):
         same.add_argument(side, metavar=side.upper(), help="a table, the path of files, or a query")
-    same.add_argument("--read-only", action="store_true", help="open the database read-only")
     same.add_argument(
         "--on",
         action="append",

@@ -2,19 +2,29 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
 
 use super::error::exception;
 use super::ward::PyWard;
 use crate::engine::{Ask, Rows};
 use crate::error::Error;
 
-/// Why no more is asked.
+/// Why a question was not answered.
 pub(super) enum Stopped {
-    /// Our own error.
+    /// An error of ours.
     Own(Error),
-    /// The exception of a statement, unchanged.
+    /// An exception of the statement's: DuckDB's own, or that of the guard.
     Python(PyErr),
+}
+
+impl Stopped {
+    /// The exception to raise; one of the statement's as it was.
+    pub(super) fn into_py(self, py: Python<'_>) -> PyErr {
+        match self {
+            Stopped::Own(error) => exception(py, &error),
+            Stopped::Python(error) => error,
+        }
+    }
 }
 
 impl From<Error> for Stopped {
@@ -29,36 +39,32 @@ impl From<PyErr> for Stopped {
     }
 }
 
-impl Stopped {
-    /// The exception it becomes.
-    pub(super) fn into_py(self, py: Python<'_>) -> PyErr {
-        match self {
-            Stopped::Own(error) => exception(py, &error),
-            Stopped::Python(error) => error,
-        }
-    }
-}
-
-/// A ward and the connection that it is asked on; its own where none is given.
+/// A ward that answers, on its own connection or on another one of its database.
 pub(super) struct Asking<'py> {
-    pub(super) ward: Bound<'py, PyWard>,
-    pub(super) connection: Option<Bound<'py, PyAny>>,
+    pub ward: Bound<'py, PyWard>,
+    pub connection: Option<Bound<'py, PyAny>>,
 }
 
 impl Ask<Stopped> for Asking<'_> {
     fn ask(&mut self, sql: &str) -> Result<Rows, Stopped> {
         let py = self.ward.py();
-        let query = PyString::new(py, sql);
-        let answer = PyWard::sql(
-            &self.ward,
-            query.as_any(),
-            None,
-            self.connection.as_ref(),
-            None,
-            None,
-            None,
-        )?;
+        let sql = PyString::new(py, sql).into_any();
+        let answer = PyWard::sql(&self.ward, &sql, None, self.connection.as_ref(), None, None, None)?;
         let rows = Bound::new(py, answer)?.call_method0(intern!(py, "fetchall"))?;
-        Ok(rows.extract()?)
+        let mut read = Rows::new();
+        for row in rows.try_iter()? {
+            let row = row?;
+            let row = row.cast::<PyTuple>().map_err(PyErr::from)?;
+            read.push(row.iter().map(|value| text(&value)).collect::<PyResult<_>>()?);
+        }
+        Ok(read)
     }
+}
+
+/// A value as text. Questions cast their columns to VARCHAR; a count of changed rows is a number.
+fn text(value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(value.str()?.to_str()?.to_owned()))
 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
 use super::ask::Asking;
@@ -16,6 +16,7 @@ use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
+use super::profile::PyProfile;
 use super::run::{How, explain, run};
 use super::signals::CtrlC;
 use super::slot::{Seat, Slot};
@@ -27,6 +28,7 @@ use crate::engine::source::Source;
 use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
+use crate::partition::profile::profile;
 use crate::validate;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
@@ -457,6 +459,34 @@ impl PyWard {
         match validate::compare(&mut asking, &left, &right, &options) {
             Ok(validation) => Ok(PyValidation::new(validation)),
             Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// What a column is like and what it can be cut by, or every column, as a list; in one pass over the rows.
+    ///
+    /// Errors of the source itself are DuckDB's own exceptions, unchanged.
+    #[pyo3(signature = (source, column=None, *, connection=None))]
+    fn profile<'py>(
+        slf: &Bound<'py, Self>,
+        source: &Bound<'py, PyAny>,
+        column: Option<&str>,
+        connection: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let source = self::source("source", source)?;
+        let mut asking = Asking {
+            ward: slf.clone(),
+            connection: connection.cloned(),
+        };
+        let found = profile(&mut asking, &source, column)
+            .map_err(|stopped| stopped.into_py(py))?
+            .into_iter()
+            .map(|one| Bound::new(py, PyProfile::new(one)))
+            .collect::<PyResult<Vec<_>>>()?;
+        match found.as_slice() {
+            [one] if column.is_some() => Ok(one.clone().into_any()),
+            _ => Ok(PyList::new(py, found)?.into_any()),
         }
     }
 

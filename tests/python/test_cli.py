@@ -276,6 +276,11 @@ def test_csv_refuses_a_year_that_it_would_write_wrongly(tmp_path: pathlib.Path) 
         ["explain", ":memory:", "  "],
         ["explain", ":memory:", "select 1; select 2"],
         ["explain", ":memory:", "select 1", "--memory", "12 parsecs"],
+        ["profile", ":memory:"],
+        ["profile", ":memory:", "  "],
+        ["profile", ":memory:", "select 1; select 2"],
+        ["profile", ":memory:", "select 1 as a", "b"],
+        ["profile", ":memory:", "select 1", "--pieces", "3"],
         ["run", ":memory:", "select 1", "--memory", "12 parsecs"],
         ["run", ":memory:", "select 1", "--settings", "missing.toml"],
         ["run", ":memory:", "select 1", "--profile", "no such profile"],
@@ -460,6 +465,45 @@ def test_validate(tmp_path: pathlib.Path) -> None:
 def test_explain_of_a_wrong_statement_keeps_its_own_error() -> None:
     refused(run("explain", ":memory:", "selec 1"), cli.FAILED, "Parser Error", "LINE 1: selec 1")
     refused(run("explain", ":memory:", "from nowhere"), cli.FAILED, "nowhere")
+
+
+# ---------------------------------------------------------------- profile
+
+
+def test_profile(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "test.duckdb"
+    with duckdb.connect(str(file)) as con:
+        con.execute("create table t as select i % 10 as k, i as v from range(1000) r(i)")
+    done = run("profile", file, "t", "K", "--read-only", "--memory", "1GB")
+    assert done.returncode == cli.OK, done.stderr
+    assert done.stdout == (
+        "column         k BIGINT\n"
+        "rows           1000\n"
+        "NULL           0\n"
+        "from, to       '0', '9'\n"
+        "values         10\n"
+        "most frequent  '0': 10.0 % of the rows\n"
+        "can be cut by  range, hash, value\n"
+        "advice         by value: it has 10 values, and none has more than half of the rows\n"
+    )
+    whole = run("profile", file, "t")
+    assert [line for line in whole.stdout.splitlines() if line.startswith("column")] == [
+        "column         k BIGINT",
+        "column         v BIGINT",
+    ]
+
+
+def test_profile_as_json() -> None:
+    query = "select i % 3 as k, 'a' as s from range(9) r(i)"
+    found = json.loads(run("profile", ":memory:", query, "k", "--json").stdout)
+    assert (found["name"], found["type"], found["distinct"]) == ("k", "BIGINT", 3)
+    found = json.loads(run("profile", ":memory:", query, "--json").stdout)
+    assert [column["cut"] for column in found] == ["value", None]
+
+
+def test_profile_of_what_is_not_there() -> None:
+    refused(run("profile", ":memory:", "nowhere"), cli.FAILED, "Catalog Error", "nowhere")
+    refused(run("profile", ":memory:", "select 1 as a", "b"), cli.USAGE, '"b"', "the columns a")
 
 
 # ---------------------------------------------------------------- status and help
