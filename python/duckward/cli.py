@@ -1,6 +1,6 @@
 """The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it,
-`profile` the columns of a table, `validate` that two have the same rows, show the guard's `status`, or see the
-`demo`.
+`profile` the columns of a table, `validate` that two have the same rows, show the guard's `status`, or see
+the `demo`.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
 connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 4 two sources differ, 130 cancelled.

@@ -525,6 +525,32 @@ def test_aggregates_without_groups_over_a_common_table_expression(guarded: duckw
     same(guarded, "WITH c AS (SELECT k, v FROM t WHERE v > 9) SELECT median(v), count(DISTINCT k) FROM c")
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sum(id) OVER (PARTITION BY k ORDER BY id) AS v, k AS a, v FROM t ORDER BY v DESC, 3 DESC, 2",
+        "SELECT v, sum(id) OVER (PARTITION BY k ORDER BY id) AS v, k AS a FROM t ORDER BY v DESC, 2, 1, 3",
+        "SELECT DISTINCT id % 9 AS v, v FROM t ORDER BY v DESC, 2",
+        "SELECT k, v, sum(id) AS v FROM t GROUP BY 1, 2 ORDER BY v DESC, 1, 2",
+        "SELECT k AS f, sum(v) AS f, count(*) AS c FROM t GROUP BY k ORDER BY f, 1, 3",
+        "SELECT sum(v) AS f, count(*) AS F, k FROM t GROUP BY k ORDER BY f, 1, 3",
+        "SELECT sum(id) OVER (PARTITION BY k ORDER BY id) AS v, * FROM t ORDER BY v DESC, id",
+        "SELECT * EXCLUDE (v), sum(id) OVER (PARTITION BY k ORDER BY id) AS w FROM t ORDER BY w DESC, id",
+        "SELECT a.k, b.k, sum(a.v) FROM t a LEFT JOIN (FROM t WHERE k < 4) b USING (k) "
+        "GROUP BY a.k, b.k, k ORDER BY k, 3",
+    ],
+)
+def test_the_order_by_a_name_that_two_columns_have(guarded: duckward.Ward, sql: str) -> None:
+    expected = guarded.connection.execute(sql).fetchall()
+    assert repr(in_pieces(guarded, sql, 4).fetchall()) == repr(expected)
+
+
+def test_an_alias_beside_a_star_that_has_its_name_is_refused(guarded: duckward.Ward) -> None:
+    sql = "SELECT *, sum(id) OVER (PARTITION BY k ORDER BY id) AS v FROM t ORDER BY v DESC, id"
+    with pytest.raises(duckward.InvalidInputError, match="v in ORDER BY may be one of several columns"):
+        in_pieces(guarded, sql, 4).fetchall()
+
+
 def test_parameters_with_names(guarded: duckward.Ward) -> None:
     sql = "SELECT k, sum(v) FROM t WHERE v > $least GROUP BY k"
     expected = guarded.connection.execute(sql, {"least": 3}).fetchall()

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::explicit::stands_for_several;
 use super::functions::Functions;
 use super::keys::{group_keys, partition_keys};
 use super::names::Names;
@@ -45,7 +46,7 @@ pub fn cut(
         .pointer(pointer)
         .ok_or_else(|| WhyNot::of("the query is not where it was"))?;
     if text(node, "type") != "SELECT_NODE" || rows::operation(node, functions).is_some() {
-        return Ok(cut_rows(root, pointer, node, columns));
+        return cut_rows(root, pointer, node, columns);
     }
     let items = list(node, "select_list").to_vec();
     let names = Names {
@@ -78,7 +79,7 @@ pub fn cut(
             visible.map_or_else(|| Position::Hidden(hidden.add(key)), Position::Visible)
         })
         .collect();
-    let modifiers = rewrite_modifiers(list(node, "modifiers"), &names, &mut hidden, false);
+    let modifiers = rewrite_modifiers(list(node, "modifiers"), &names, &mut hidden, false)?;
     // Where it can be, HAVING waits until all rows are counted.
     let having = given(node, "having")
         .filter(|having| having_can_wait(node, having, &names, functions))
@@ -247,7 +248,12 @@ pub fn with_qualify(root: &Value, pointer: &str, columns: Option<&BTreeSet<Strin
 }
 
 /// A DISTINCT or a set operation: its keys are all its columns.
-fn cut_rows(root: &Value, pointer: &str, node: &Value, columns: Option<&BTreeSet<String>>) -> Cut {
+fn cut_rows(
+    root: &Value,
+    pointer: &str,
+    node: &Value,
+    columns: Option<&BTreeSet<String>>,
+) -> Result<Cut, WhyNot> {
     let mut body = node.clone();
     let (inside, outside): (Vec<Value>, Vec<Value>) = list(node, "modifiers")
         .iter()
@@ -261,8 +267,8 @@ fn cut_rows(root: &Value, pointer: &str, node: &Value, columns: Option<&BTreeSet
         items: &mut none,
         count: 0,
     };
-    let outside = rewrite_modifiers(&outside, &names, &mut hidden, true);
-    Cut {
+    let outside = rewrite_modifiers(&outside, &names, &mut hidden, true)?;
+    Ok(Cut {
         body: statement(&with_scope(root, pointer, body)),
         hidden: 0,
         keys: Vec::new(),
@@ -273,7 +279,7 @@ fn cut_rows(root: &Value, pointer: &str, node: &Value, columns: Option<&BTreeSet
         nulls: bare_nulls(items),
         modifiers: outside,
         kept: Vec::new(),
-    }
+    })
 }
 
 /// DISTINCT, ORDER BY and LIMIT in terms of the columns of the pieces; what they need besides becomes a hidden column.
@@ -283,25 +289,21 @@ fn rewrite_modifiers(
     names: &Names<'_>,
     hidden: &mut Hidden<'_>,
     fixed: bool,
-) -> Vec<Value> {
+) -> Result<Vec<Value>, WhyNot> {
     let mut modifiers = modifiers.to_vec();
     let mut place = |expression: &mut Value| {
-        let given_name = bare_name(expression).is_some_and(|name| {
-            names.items.iter().any(|item| {
-                let alias = text(item, "alias");
-                let called = if alias.is_empty() {
-                    list(item, "column_names")
-                        .last()
-                        .and_then(Value::as_str)
-                        .unwrap_or("")
-                } else {
-                    alias
-                };
-                called.eq_ignore_ascii_case(name)
-            })
-        });
-        if integer(expression).is_some() || given_name || is_star(expression) {
-            return;
+        if integer(expression).is_some() || is_star(expression) {
+            return Ok(());
+        }
+        if let Some(name) = bare_name(expression) {
+            match named_item(names, name)? {
+                Called::Place(at) => {
+                    *expression = column(&Position::Visible(at).name());
+                    return Ok(());
+                }
+                Called::Itself => return Ok(()),
+                Called::Column => {}
+            }
         }
         // A name that stands alone is first of all one of the list; inside of an expression it is a column.
         let meant = names.resolve(expression);
@@ -312,6 +314,7 @@ fn rewrite_modifiers(
             None if fixed => expression.clone(),
             None => column(&Position::Hidden(hidden.add(&meant)).name()),
         };
+        Ok(())
     };
     for modifier in &mut modifiers {
         for order in modifier
@@ -321,7 +324,7 @@ fn rewrite_modifiers(
             .flatten()
         {
             if let Some(expression) = order.get_mut("expression") {
-                place(expression);
+                place(expression)?;
             }
         }
         for target in modifier
@@ -330,8 +333,48 @@ fn rewrite_modifiers(
             .into_iter()
             .flatten()
         {
-            place(target);
+            place(target)?;
         }
     }
-    modifiers
+    Ok(modifiers)
+}
+
+/// What a name in ORDER BY stands for.
+enum Called {
+    /// An item of the list, told from others of that name by its place.
+    Place(usize),
+    /// The only one of that name.
+    Itself,
+    /// No item, but a column of FROM.
+    Column,
+}
+
+/// An alias comes first, the last of several; the names of columns in the list are no aliases. Of the pieces all columns are
+/// called alike, so the name alone would not tell them apart.
+fn named_item(names: &Names<'_>, name: &str) -> Result<Called, WhyNot> {
+    let items = names.items;
+    let is_alias = |item: &Value| text(item, "alias").eq_ignore_ascii_case(name);
+    let is_called = |item: &Value| {
+        let column = list(item, "column_names").last().and_then(Value::as_str);
+        is_alias(item)
+            || (text(item, "alias").is_empty()
+                && column.is_some_and(|column| column.eq_ignore_ascii_case(name)))
+    };
+    let several = items.iter().position(stands_for_several);
+    let among_several = several.is_some()
+        && names
+            .columns
+            .is_none_or(|columns| columns.contains(&name.to_ascii_lowercase()));
+    let count = items.iter().filter(|item| is_called(item)).count();
+    Ok(match items.iter().rposition(is_alias) {
+        Some(_) if count == 1 && !among_several => Called::Itself,
+        Some(at) if several.is_none_or(|several| at < several) => Called::Place(at),
+        Some(_) => {
+            return Err(WhyNot::of(format!(
+                "{name} in ORDER BY may be one of several columns beside a star: give it a name of its own"
+            )));
+        }
+        None if count == 1 => Called::Itself,
+        None => Called::Column,
+    })
 }

@@ -130,7 +130,7 @@ pub fn name_items(statement: &mut Value, names: &[String]) -> Result<(), WhyNot>
 }
 
 /// Whether an item of a list may become several columns.
-fn stands_for_several(item: &Value) -> bool {
+pub(super) fn stands_for_several(item: &Value) -> bool {
     let mut several = false;
     walk(item, &mut |part| {
         several |= is_star(part) || is_unnest(part);
