@@ -1,7 +1,7 @@
 //! The one flow: columns, totals, and where those differ the rows.
 
 use super::sql::{self, Key, Shared};
-use super::{Column, Example, Finding, FindingKind, Validation, counted};
+use super::{Column, Example, Finding, FindingKind, Validation, counted, shown};
 use crate::engine::source::Source;
 use crate::engine::{Ask, Rows};
 use crate::error::{Error, Result};
@@ -482,7 +482,7 @@ impl<E: From<Error>> Look<'_, E> {
         let (Some(left), Some(right)) = (side("0"), side("1")) else {
             return Ok(());
         };
-        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
+        let shown = |value: &Option<String>| shown(value.as_deref().unwrap_or("NULL"));
         for ((index, before), after) in ordered.iter().zip(left.chunks(2)).zip(right.chunks(2)) {
             if before == after {
                 continue;

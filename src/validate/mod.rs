@@ -194,15 +194,26 @@ fn example_text(row: &Example) -> String {
     let cells: Vec<String> = row
         .0
         .iter()
-        .map(|(name, value)| {
-            let value = value.as_deref().unwrap_or("NULL");
-            match value.char_indices().nth(WIDTH) {
-                Some((end, _)) => format!("{name}={}…", &value[..end]),
-                None => format!("{name}={value}"),
-            }
-        })
+        .map(|(name, value)| format!("{}={}", shown(name), shown(value.as_deref().unwrap_or("NULL"))))
         .collect();
     format!("  e.g. {}", cells.join("  "))
+}
+
+/// As much of a value as a line has room for, control characters spelled out: data must not drive the terminal.
+fn shown(value: &str) -> String {
+    let mut text = String::new();
+    for (count, c) in value.chars().enumerate() {
+        if count == WIDTH {
+            text.push('…');
+            break;
+        }
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 impl fmt::Display for Validation {

@@ -13,7 +13,7 @@ pub(super) struct Shared {
 }
 
 /// Types among which DuckDB finds a common one that keeps every value.
-const NUMBERS: [&str; 12] = [
+const INTEGERS: [&str; 9] = [
     "TINYINT",
     "SMALLINT",
     "INTEGER",
@@ -23,21 +23,43 @@ const NUMBERS: [&str; 12] = [
     "USMALLINT",
     "UINTEGER",
     "UBIGINT",
+];
+/// Types all of whose values a DOUBLE keeps.
+const IN_DOUBLE: [&str; 8] = [
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
     "FLOAT",
     "DOUBLE",
-    "DECIMAL",
 ];
 
 impl Shared {
-    /// Whether values of both types are compared as text, because no type keeps both.
-    fn as_text(&self) -> bool {
-        let is_number = |kind: &str| NUMBERS.contains(&kind.split('(').next().unwrap_or(kind));
-        self.left_type != self.right_type && !(is_number(&self.left_type) && is_number(&self.right_type))
+    /// What is put after the name so that values of both sides are comparable, and none of them loses anything. DuckDB 2.0
+    /// hashes what a collation makes of a text, so texts are taken without one.
+    fn made_comparable(&self) -> &'static str {
+        let both = |types: &[&str]| {
+            types.contains(&self.left_type.as_str()) && types.contains(&self.right_type.as_str())
+        };
+        if self.left_type == self.right_type {
+            if self.left_type == "VARCHAR" {
+                " COLLATE C"
+            } else {
+                ""
+            }
+        } else if both(&INTEGERS) {
+            ""
+        } else if both(&IN_DOUBLE) {
+            "::DOUBLE"
+        } else {
+            "::VARCHAR COLLATE C"
+        }
     }
 
     fn read(&self, name: &str, index: usize) -> String {
-        let cast = if self.as_text() { "::VARCHAR" } else { "" };
-        format!("{}{cast} AS c{index}", quoted_name(name))
+        format!("{}{} AS c{index}", quoted_name(name), self.made_comparable())
     }
 }
 

@@ -211,6 +211,37 @@ def test_integers_of_another_width_have_the_same_values(ward: duckward.Ward) -> 
     assert found.digests[0] == found.digests[1]
 
 
+@pytest.mark.parametrize(
+    ("left", "right"), [("hugeint", "double"), ("decimal(38, 10)", "double"), ("bigint", "real")]
+)
+def test_types_without_a_common_one_do_not_hide_a_difference(
+    ward: duckward.Ward, left: str, right: str
+) -> None:
+    found = ward.validate(
+        f"select 1 as id, {2**55 + 1 if left != 'decimal(38, 10)' else '0.1'}::{left} as x",
+        f"select 1 as id, {2**55 if left != 'decimal(38, 10)' else '0.1000000001'}::{right} as x",
+        on="id",
+    )
+    assert the(found, "changed_values")["column"] == "x"
+
+
+@pytest.mark.parametrize("default", ["", "nocase"])
+def test_a_collation_does_not_hide_a_difference(
+    ward: duckward.Ward, con: duckdb.DuckDBPyConnection, default: str
+) -> None:
+    con.execute(f"set default_collation = '{default}'")
+    con.execute("create table c (id integer, x varchar collate nocase, y varchar)")
+    con.execute("insert into c values (1, 'a', 'a'), (2, 'b', 'b')")
+    con.execute("create table d as from c")
+    assert ward.validate("c", "d").ok
+    con.execute("update d set x = 'A', y = 'A' where id = 1")
+    for on in (None, "id"):
+        found = ward.validate("c", "d", on=on)
+        changed = {row["column"] for row in found.findings if row["kind"] == "changed_values"}
+        assert changed == {"x", "y"}, found
+    assert the(ward.validate("c", "d", on="x"), "missing_rows")["rows"] == 1
+
+
 def test_columns_that_one_side_lacks_are_named(ward: duckward.Ward) -> None:
     found = ward.validate("select 1 as one, 2 as two", "select 1 as ONE, 3 as three")
     assert kinds(found) == ["missing_column", "extra_column"]
@@ -276,6 +307,16 @@ def test_the_table_is_as_html_too(ward: duckward.Ward) -> None:
     assert "&lt;b&gt;" in html
     assert "<b>" not in html
     assert repr(found) == f"<duckward.Validation: {len(found.findings)} findings>"
+
+
+def test_data_does_not_drive_the_terminal(ward: duckward.Ward) -> None:
+    left = "select 'a' || chr(27) || '[31m' as x, repeat('long', 99) as y"
+    found = ward.validate(left, "select 'b' as x, 'z' as y")
+    (shown,) = [line for line in str(found).splitlines() if "e.g." in line and "long" in line]
+    assert chr(27) not in str(found)
+    assert "x=a\\u{1b}[31m" in shown
+    assert len(shown) < 100
+    assert the(found, "missing_rows")["examples"][0]["x"] == "a" + chr(27) + "[31m"
 
 
 @pytest.mark.parametrize(
