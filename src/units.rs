@@ -259,6 +259,22 @@ pub fn seconds(name: &str, seconds: f64) -> Result<Duration> {
     }
 }
 
+/// As much of `text` as a line has room for, control characters spelled out: data must not drive the terminal.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    let mut short = String::new();
+    for (count, c) in text.chars().enumerate() {
+        match c {
+            _ if count == most => {
+                short.push('…');
+                break;
+            }
+            c if c.is_control() => short.extend(c.escape_default()),
+            c => short.push(c),
+        }
+    }
+    short
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

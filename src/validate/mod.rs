@@ -10,6 +10,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::units::shortened;
+
 pub use compare::{Options, compare};
 
 /// What is wrong.
@@ -39,40 +41,6 @@ pub enum FindingKind {
     Distribution,
     /// The key is not a key: several rows have it.
     DuplicateKeys,
-}
-
-impl FindingKind {
-    /// Every kind, in the order of their declaration.
-    pub const ALL: [FindingKind; 11] = [
-        FindingKind::MissingColumn,
-        FindingKind::ExtraColumn,
-        FindingKind::ColumnType,
-        FindingKind::RowCount,
-        FindingKind::MissingRows,
-        FindingKind::ExtraRows,
-        FindingKind::DoubledRows,
-        FindingKind::ChangedValues,
-        FindingKind::Nulls,
-        FindingKind::Distribution,
-        FindingKind::DuplicateKeys,
-    ];
-
-    /// The kind as in data, with underscores.
-    pub fn name(self) -> &'static str {
-        match self {
-            FindingKind::MissingColumn => "missing_column",
-            FindingKind::ExtraColumn => "extra_column",
-            FindingKind::ColumnType => "column_type",
-            FindingKind::RowCount => "row_count",
-            FindingKind::MissingRows => "missing_rows",
-            FindingKind::ExtraRows => "extra_rows",
-            FindingKind::DoubledRows => "doubled_rows",
-            FindingKind::ChangedValues => "changed_values",
-            FindingKind::Nulls => "nulls",
-            FindingKind::Distribution => "distribution",
-            FindingKind::DuplicateKeys => "duplicate_keys",
-        }
-    }
 }
 
 /// A row as an example: the values of its columns as text, NULL as none, in the order of the columns.
@@ -199,21 +167,9 @@ fn example_text(row: &Example) -> String {
     format!("  e.g. {}", cells.join("  "))
 }
 
-/// As much of a value as a line has room for, control characters spelled out: data must not drive the terminal.
+/// A value as a line shows it.
 fn shown(value: &str) -> String {
-    let mut text = String::new();
-    for (count, c) in value.chars().enumerate() {
-        if count == WIDTH {
-            text.push('…');
-            break;
-        }
-        if c.is_control() {
-            text.extend(c.escape_default());
-        } else {
-            text.push(c);
-        }
-    }
-    text
+    shortened(value, WIDTH)
 }
 
 impl fmt::Display for Validation {

@@ -455,7 +455,7 @@ def test_validate(tmp_path: pathlib.Path) -> None:
     done = run("validate", file, "t", tmp_path / "most.parquet", "--on", "i", "--json")
     assert done.returncode == cli.DIFFERENT, done
     told = json.loads(done.stdout)
-    assert told["left_rows"], told["right_rows"] == (1000, 999)
+    assert (told["left_rows"], told["right_rows"]) == (1000, 999)
     assert [finding["kind"] for finding in told["findings"]] == ["row_count", "missing_rows"]
     assert told["findings"][1]["examples"] == [{"i": "500", "rows left": "1", "rows right": "0"}]
     refused(run("validate", file, "t", "t", "--on", "nosuch"), cli.USAGE, "nosuch", "both have i, k")

@@ -3,6 +3,7 @@
 use super::question::{FEW, Family};
 use super::{Kind, Profile};
 use crate::partition::calendar::Step;
+use crate::units::shortened;
 
 /// With so many values for each row they are taken for keys: `approx_count_distinct` may be off by a sixth and more.
 const LIKE_KEYS: f64 = 0.75;
@@ -35,7 +36,7 @@ fn useless(profile: &Profile, family: Family) -> Option<String> {
     } else if family == Family::Nested {
         Some(format!(
             "values of {} have parts; cut by one of them in a query",
-            shortened(&profile.type_name)
+            shortened(&profile.type_name, SHOWN)
         ))
     } else if profile.distinct == 1 && profile.distinct_exact {
         let besides = if profile.nulls > 0 { " besides NULL" } else { "" };
@@ -152,23 +153,7 @@ fn percent(part: u64, whole: u64) -> String {
 
 /// A value as a sentence shows it.
 pub(super) fn shown(value: &str) -> String {
-    format!("'{}'", shortened(value))
-}
-
-/// As much of a text as a line has room for, control characters spelled out: data must not drive the terminal.
-fn shortened(text: &str) -> String {
-    let mut short = String::new();
-    for (count, c) in text.chars().enumerate() {
-        match c {
-            _ if count == SHOWN => {
-                short.push('…');
-                break;
-            }
-            c if c.is_control() => short.extend(c.escape_default()),
-            c => short.push(c),
-        }
-    }
-    short
+    format!("'{}'", shortened(value, SHOWN))
 }
 
 #[cfg(test)]
