@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 pub use line::{Arrival, Line, Obstacle, Ticket};
 
+use super::bell::Bell;
 use crate::clock::SharedClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
@@ -55,7 +56,7 @@ pub struct Demand {
 pub struct Admission {
     clock: SharedClock,
     state: Mutex<State>,
-    turn: Condvar,
+    turn: Bell,
     /// The bits of the share of the budget in use, for messages: written at every reading, so not under the lock.
     share: AtomicU64,
 }
@@ -83,7 +84,7 @@ impl Admission {
                 line: Line::new(limit, capacity),
                 called: BTreeSet::new(),
             }),
-            turn: Condvar::new(),
+            turn: Bell::default(),
             share: AtomicU64::new(f64::NAN.to_bits()),
         })
     }
@@ -161,7 +162,7 @@ impl Admission {
         if !admitted.is_empty() {
             state.called.extend(admitted);
             // All of them: each thread finds its own ticket, and a wakeup cannot go to the wrong one.
-            self.turn.notify_all();
+            self.turn.ring();
         }
     }
 
@@ -245,18 +246,19 @@ impl Place<'_> {
                 let message = "the query was cancelled while it waited for its turn; nothing was run";
                 return Err(Error::new(ErrorKind::Cancelled, message));
             }
+            let heard = self.admission.turn.rings();
             let waited = self.admission.clock.now().since(began);
-            let mut state = self.admission.state.lock();
-            if !state.called.contains(&self.ticket) {
+            {
+                let mut state = self.admission.state.lock();
+                if state.called.remove(&self.ticket) {
+                    return Ok(self.admission.permit(self.memory));
+                }
                 if waited >= demand.wait {
                     return Err(self.admission.timeout(&state.line, self.ticket, demand, waited));
                 }
-                let slice = self.admission.clock.real(SLICE.min(demand.wait - waited));
-                self.admission.turn.wait_for(&mut state, slice);
             }
-            if state.called.remove(&self.ticket) {
-                return Ok(self.admission.permit(self.memory));
-            }
+            let slice = self.admission.clock.real(SLICE.min(demand.wait - waited));
+            self.admission.turn.wait(heard, slice);
         }
     }
 }

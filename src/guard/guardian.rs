@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::Level;
 use super::admission::{Admission, Demand, Permit};
+use super::bell::Bell;
 use super::budget::{Budget, Limits};
 use super::ceiling::{self, Armed, BURST_ROOM, Ceiling, HEADROOM};
 use super::elastic::{self, Elastic, NewLimit, Room};
@@ -155,7 +156,7 @@ pub struct Guardian {
     connections: Mutex<Vec<Weak<Connection>>>,
     state: Mutex<State>,
     tasks: Mutex<VecDeque<Task>>,
-    task_ready: Condvar,
+    task_ready: Bell,
     ceiling: Ceiling,
     stopped: AtomicBool,
     numbers: AtomicU64,
@@ -232,7 +233,7 @@ impl Guardian {
             connections: Mutex::new(Vec::new()),
             state: Mutex::new(state),
             tasks: Mutex::new(VecDeque::new()),
-            task_ready: Condvar::new(),
+            task_ready: Bell::default(),
             ceiling: Ceiling,
             stopped: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
@@ -417,7 +418,7 @@ impl Guardian {
         self.tick();
         self.balance();
         self.wake.wake();
-        self.task_ready.notify_all();
+        self.task_ready.ring();
         Ok(())
     }
 
@@ -809,16 +810,17 @@ impl Guardian {
         if !tasks.contains(&task) {
             tasks.push_back(task);
         }
-        self.task_ready.notify_one();
+        drop(tasks);
+        self.task_ready.ring();
     }
 
     /// Waits for something that needs SQL, at most until DuckDB should be asked again.
     pub(super) fn wait_for_task(&self) {
-        let mut tasks = self.tasks.lock();
-        if tasks.is_empty() && !self.is_stopped() {
+        let heard = self.task_ready.rings();
+        if self.tasks.lock().is_empty() && !self.is_stopped() {
             let follows = self.admission.running() > 0 || self.state.lock().unsettled;
-            let wait = if follows { ASK_PRESSED } else { LONGEST_WAIT };
-            let _ = self.task_ready.wait_for(&mut tasks, wait);
+            self.task_ready
+                .wait(heard, if follows { ASK_PRESSED } else { LONGEST_WAIT });
         }
     }
 
@@ -1020,8 +1022,7 @@ impl Guardian {
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.wake.wake();
-        let _tasks = self.tasks.lock();
-        self.task_ready.notify_all();
+        self.task_ready.ring();
     }
 
     pub(super) fn is_stopped(&self) -> bool {

@@ -7,6 +7,7 @@
 //! `pressure`, `governor`, `elastic` and the arithmetic of `budget` are pure: values in, values out.
 
 pub mod admission;
+pub mod bell;
 pub mod budget;
 pub mod ceiling;
 pub mod elastic;

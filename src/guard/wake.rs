@@ -64,13 +64,15 @@ mod unix {
 mod other {
     use std::time::Duration;
 
-    use parking_lot::{Condvar, Mutex};
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    use super::super::bell::Bell;
 
     /// Without signals. Compiles on Windows; untested there.
     #[derive(Debug, Default)]
     pub struct Wake {
-        woken: Mutex<bool>,
-        changed: Condvar,
+        woken: AtomicBool,
+        changed: Bell,
     }
 
     impl Wake {
@@ -84,17 +86,17 @@ mod other {
 
         /// Ends the wait now, or the next one at once.
         pub fn wake(&self) {
-            *self.woken.lock() = true;
-            self.changed.notify_all();
+            self.woken.store(true, SeqCst);
+            self.changed.ring();
         }
 
         /// Waits.
         pub fn wait(&self, time: Duration) -> Vec<u8> {
-            let mut woken = self.woken.lock();
-            if !*woken {
-                let _ = self.changed.wait_for(&mut woken, time);
+            let heard = self.changed.rings();
+            if !self.woken.swap(false, SeqCst) {
+                self.changed.wait(heard, time);
+                self.woken.store(false, SeqCst);
             }
-            *woken = false;
             Vec::new()
         }
 

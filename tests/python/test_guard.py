@@ -713,16 +713,24 @@ def test_a_forked_child_ends_as_usual() -> None:
 
 
 def test_a_forked_child_can_guard_a_connection_of_its_own() -> None:
+    # The new threads of the child lie where those of the parent lay: nothing may still point there.
     script = """
-        import os, sys, duckdb, duckward
+        import os, sys, threading, duckdb, duckward
         con = duckdb.connect()
         ward = duckward.guard(con, "2GB")
         ward.sql("SELECT 1").fetchall()
         child = os.fork()
         if child == 0:
-            own = duckdb.connect(config={"threads": 1})
-            with duckward.guard(own, "1GB") as mine:
-                ok = mine.sql("SELECT 42").fetchall() == [(42,)]
+            threads = [threading.Thread(target=lambda: None) for _ in range(8)]
+            [thread.start() for thread in threads] and [thread.join() for thread in threads]
+            answers = []
+            def ask(number):
+                own = duckdb.connect(config={"threads": 1})
+                with duckward.guard(own, "1GB", max_concurrent=1) as mine:
+                    answers.append(mine.sql(f"SELECT {number}").fetchall())
+            threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+            [thread.start() for thread in threads] and [thread.join() for thread in threads]
+            ok = sorted(answers) == [[(number,)] for number in range(8)]
             os._exit(3 if ok else 4)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status))
