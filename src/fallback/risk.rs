@@ -66,21 +66,23 @@ impl Plan {
         })
     }
 
-    /// Bytes that all its aggregates keep at most, by the largest of all estimates; none where nothing is estimated. What
+    /// Bytes that its aggregates by key keep at most, by the largest of all estimates; none where nothing is estimated. What
     /// this is little for needs no closer look.
     pub fn at_most(&self) -> Option<Bytes> {
         let mut rows: f64 = 0.0;
         let mut aggregates = 0;
         visit(&self.0, &mut |node| {
             rows = rows.max(cardinality(node));
-            aggregates += match &node["extra_info"]["Aggregates"] {
-                Value::Array(all) => all.len(),
-                Value::String(one) => one.lines().count(),
-                _ => 0,
-            };
+            if !is_without_key(node) {
+                let texts = texts(&node["extra_info"]["Aggregates"]);
+                aggregates += texts.iter().filter(|text| !keeps_one_value(text)).count();
+            }
         });
+        if aggregates == 0 {
+            return Some(Bytes(0));
+        }
         let most = |state| {
-            let keeps = vec![Keeps { state, width: WIDEST }; aggregates.max(1)];
+            let keeps = vec![Keeps { state, width: WIDEST }; aggregates];
             state_bytes(&keeps, rows, rows)
         };
         (rows > 0.0).then(|| State::ALL.map(most).into_iter().max().unwrap_or_default())
@@ -153,6 +155,68 @@ fn sees(node: &Value, mark: &str, filtered: &[&Value]) -> bool {
             .into_iter()
             .flatten()
             .any(|child| sees(child, mark, filtered))
+}
+
+/// The lines of an entry of a plan, which is a list, or one text.
+fn texts(entry: &Value) -> Vec<&str> {
+    match entry {
+        Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+        Value::String(one) => one.lines().filter(|line| !line.trim().is_empty()).collect(),
+        _ => vec![],
+    }
+}
+
+/// Whether an aggregate has one group: what that keeps is computed otherwise, and never foreseen.
+fn is_without_key(node: &Value) -> bool {
+    let groups = &node["extra_info"]["Groups"];
+    name(node) == "UNGROUPED_AGGREGATE" || (!groups.is_null() && texts(groups).is_empty())
+}
+
+/// Aggregates that keep one value, or a few numbers, when they have one argument.
+const ONE_VALUE: [&str; 27] = [
+    "any_value",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "count",
+    "count_if",
+    "count_star",
+    "countif",
+    "favg",
+    "first",
+    "fsum",
+    "kahan_sum",
+    "last",
+    "max",
+    "mean",
+    "min",
+    "product",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "sum",
+    "sum_no_overflow",
+    "var_pop",
+    "var_samp",
+];
+
+/// Whether an aggregate of a plan (`sum(#1) FILTER (WHERE #2)`) is one of those. Anything unclear says no.
+fn keeps_one_value(text: &str) -> bool {
+    let Some((name, rest)) = text.split_once('(') else {
+        return false;
+    };
+    let Some((arguments, _)) = rest.split_once(')') else {
+        return false;
+    };
+    let name = name.trim().trim_matches('"').to_ascii_lowercase();
+    // Several arguments, DISTINCT and ORDER BY are more than a reference to a column.
+    let is_reference = arguments
+        .strip_prefix('#')
+        .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    (is_reference || arguments.is_empty()) && ONE_VALUE.contains(&name.as_str())
 }
 
 /// The rows that go into an operator: DuckDB estimates those of each side.
@@ -343,8 +407,48 @@ mod tests {
         assert_eq!(plan.rows(), Some(10.0), "the projection above is not estimated");
         assert!((plan.cost() - 34.0).abs() < 1e-9);
         assert!(plan.at_most() > Some(Bytes(20 * 500)));
-        assert_eq!(Plan(node("SEQ_SCAN", json!({}), vec![])).at_most(), None);
         assert!(Plan::read("not json").is_none());
+    }
+
+    #[test]
+    fn what_keeps_little_needs_no_closer_look() {
+        let of = |kind: &str, groups: Value, aggregates: Value| {
+            let scan = node("SEQ_SCAN", json!({"Estimated Cardinality": "1000000"}), vec![]);
+            let info = json!({"Groups": groups, "Aggregates": aggregates});
+            Plan(node(kind, info, vec![scan])).at_most() == Some(Bytes(0))
+        };
+        let group = |aggregates| of("HASH_GROUP_BY", json!(["#0", "#1"]), aggregates);
+        assert!(group(json!([
+            "sum(#1) FILTER (WHERE #5) Filter: #5",
+            "count_star()",
+            "\"first\"(#2)"
+        ])));
+        assert!(group(json!("")), "DISTINCT");
+        assert!(group(json!("sum_no_overflow(#1)\navg(#2)")), "as text");
+        for keeps in [
+            "median(#1)",
+            "max(#1, #2)",
+            "count(DISTINCT #1)",
+            "first(#1 ORDER BY #2)",
+            "sum",
+            "(#1)",
+            "my(#1)",
+        ] {
+            assert!(!group(json!(["count_star()", keeps])), "{keeps}");
+            assert!(of("UNGROUPED_AGGREGATE", Value::Null, json!(keeps)), "{keeps}");
+            assert!(of("HASH_GROUP_BY", json!(""), json!(keeps)), "{keeps}");
+            assert!(!of("PARTITIONED_AGGREGATE", Value::Null, json!(keeps)), "{keeps}");
+        }
+        let unknown = node(
+            "HASH_GROUP_BY",
+            json!({"Groups": "#0", "Aggregates": "median(#1)"}),
+            vec![],
+        );
+        assert_eq!(Plan(unknown).at_most(), None);
+        assert_eq!(
+            Plan(node("SEQ_SCAN", json!({}), vec![])).at_most(),
+            Some(Bytes(0))
+        );
     }
 
     proptest! {
