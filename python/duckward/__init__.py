@@ -14,6 +14,8 @@ import atexit as _atexit
 from ._duckward import (
     Answer,
     Explanation,
+    Plan,
+    Plot,
     Profile,
     Report,
     Subscription,
@@ -50,6 +52,8 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "OutOfMemoryError",
+    "Plan",
+    "Plot",
     "Profile",
     "QueryError",
     "Report",

@@ -18,6 +18,8 @@ import pyarrow as pa
 __all__ = [
     "Answer",
     "Explanation",
+    "Plan",
+    "Plot",
     "Profile",
     "Report",
     "Subscription",
@@ -197,6 +199,75 @@ class _ProfileDict(TypedDict):
     step: _Step | None
     pieces: int | None
     advice: str
+
+@type_check_only
+class _Rule(TypedDict, total=False):
+    """By what rule a cut goes. Values are as DuckDB prints them; moments with a zone in UTC."""
+
+    kind: Literal["time", "range", "hash", "value"]
+    # Of a cut by time.
+    step: _Step
+    zone: str | None
+    names: list[str]
+    # Of a cut by time or by range: where each piece but the first begins, ascending.
+    bounds: list[str]
+    # Of a cut by hash.
+    pieces: int
+    # Of a cut by value, ascending.
+    values: list[str]
+
+@type_check_only
+class _Cut(TypedDict):
+    """A cut of a plan."""
+
+    column: str
+    type: str
+    rule: _Rule
+
+@type_check_only
+class _PlannedPiece(TypedDict):
+    """A piece of a plan."""
+
+    name: str
+    # What its rows fulfil, as SQL over the source's columns.
+    condition: str
+    # Counted when the plan was made.
+    rows: int
+    # In memory, by the width of the first rows.
+    bytes: int
+
+@type_check_only
+class _Balance(TypedDict):
+    """How alike in size pieces are; those without rows do not count."""
+
+    pieces: int
+    least: int
+    most: int
+    mean: float
+    # The standard deviation, and that by the mean: below 0.3 is good, above 0.5 is not.
+    deviation: float
+    variation: float
+
+@type_check_only
+class _Heavy(TypedDict):
+    """A value that more rows have than a piece should."""
+
+    column: str
+    value: str
+    # Of the rows, from 0 to 1, by a sample.
+    share: float
+
+@type_check_only
+class _PlanDict(TypedDict):
+    """A `Plan` as plain data."""
+
+    version: int
+    source: str
+    columns: list[list[str]]
+    rows: int
+    cuts: list[_Cut]
+    pieces: list[_PlannedPiece]
+    heavy: list[_Heavy]
 
 @type_check_only
 class _Status(TypedDict):
@@ -440,6 +511,49 @@ class Ward:
                 CorruptionError: as of `sql()`.
         """
 
+    def plan(
+        self,
+        source: str,
+        *,
+        by: str | Sequence[str] | None = None,
+        every: _Step | str | None = None,
+        zone: str | None = None,
+        pieces: int | None = None,
+        rows: int | None = None,
+        hash: int | None = None,
+        value: bool = False,
+        connection: duckdb.DuckDBPyConnection | None = None,
+    ) -> Plan:
+        """How to cut a table, files or a query: pieces in order, of which every row is in exactly one.
+
+        Nothing is written. What is left open is advised from the data, as by `profile()`; the size of pieces,
+        where it is left open, goes by the budget. NULL has a piece of its own, and so have, in a cut by
+        value, all values that come later. A time before or after those there were is in the first or the
+        last piece. The source is read a few times, a column or two at a time.
+
+        Args:
+            source: a table or view (with its schema, if wanted), the path or pattern of files, or a query.
+            by: the column to cut by, or up to three, one after the other; without it, one is advised.
+            every: by time: a piece for each "hour", "day", "week", "month", "quarter" or "year".
+            zone: the zone whose calendar that is, for a TIMESTAMP WITH TIME ZONE; otherwise the session's.
+            pieces: by range: so many pieces with about as many rows each, 1 to 10,000.
+            rows: by range: about so many rows a piece; of a table without `by`, in the order of its rows.
+            hash: by hash: so many pieces, 1 to 10,000; the same in every version of DuckDB.
+            value: by value: a piece for each, up to 10,000, and one for values that come later.
+            connection: another connection to the same database; otherwise the ward's.
+
+        Of several columns `every` goes with the first date or time; `hash`, then `value`, then `pieces` or
+        `rows`, with the last that is left: `by=["ts", "id"], every="month", hash=16`.
+
+        Raises:
+            duckdb.Error: there is no such source or zone, or it cannot be read: DuckDB's exception,
+                unchanged.
+            InvalidInputError: there is no such column, it cannot be cut that way, there is nothing to cut, or
+                that makes more than 10,000 pieces.
+            OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
+                CorruptionError: as of `sql()`.
+        """
+
     def cursor(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
         """A new cursor of the connection, watched; or the watching of `cursor`, a connection to the same
         database.
@@ -676,6 +790,96 @@ class Validation:
 
     def __bool__(self) -> bool: ...
     def _repr_html_(self) -> str: ...
+
+@final
+class Plan:
+    """How a table is cut. `str()` gives lines for people; a notebook shows a table. `len()` counts pieces."""
+
+    @property
+    def source(self) -> str:
+        """The table, files or query that it is for."""
+
+    @property
+    def rows(self) -> int:
+        """Its rows when the plan was made."""
+
+    @property
+    def bytes(self) -> int:
+        """What they take in memory, by the width of the first rows."""
+
+    @property
+    def cuts(self) -> list[_Cut]:
+        """By what it is cut, one after the other."""
+
+    @property
+    def pieces(self) -> list[_PlannedPiece]:
+        """The pieces, in order; also those without rows. Together they have every row, none is in two."""
+
+    @property
+    def balance(self) -> _Balance:
+        """How alike in size the pieces with rows are."""
+
+    @property
+    def heavy(self) -> list[_Heavy]:
+        """Values that are too frequent for pieces of like size: no cut splits one value."""
+
+    @property
+    def number(self) -> str:
+        """The number of the piece that a row is in, from 0, as SQL over the source's columns."""
+
+    def plot(self) -> Plot:
+        """A picture of the rows of each piece."""
+
+    def to_json(self) -> str:
+        """The plan as JSON."""
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan that `to_json()` gave.
+
+        Raises:
+            InvalidInputError: it is no plan, one of another version, or one that was edited.
+        """
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the plan to a file, as JSON.
+
+        Raises:
+            DiskError: the file cannot be written.
+        """
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Plan:
+        """The plan that `save()` wrote.
+
+        Raises:
+            DiskError: the file cannot be read.
+            InvalidInputError: it is no plan, one of another version, or one that was edited.
+        """
+
+    def to_dict(self) -> _PlanDict:
+        """The plan as plain data, ready for JSON."""
+
+    def __len__(self) -> int: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class Plot:
+    """The rows of each piece of a plan: a picture in a notebook, bars of text elsewhere."""
+
+    @property
+    def svg(self) -> str:
+        """The picture as SVG."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the picture to a file, as SVG.
+
+        Raises:
+            DiskError: the file cannot be written.
+        """
+
+    def _repr_svg_(self) -> str: ...
 
 @final
 class Profile:

@@ -51,6 +51,13 @@ impl Step {
         }
     }
 
+    /// The step of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Step::ALL
+            .into_iter()
+            .find(|step| step.name().eq_ignore_ascii_case(name))
+    }
+
     /// How many steps lie between two moments, in seconds since 1970, those of both included.
     pub fn pieces(self, first: i64, last: i64) -> u64 {
         u64::try_from(self.number(last) - self.number(first) + 1).unwrap_or(0)

@@ -3,4 +3,6 @@
 //! Types and the text of statements are pure; whoever has a question hands in who answers it ([`Ask`](crate::engine::Ask)).
 
 pub mod calendar;
+pub mod column;
+pub mod plan;
 pub mod profile;

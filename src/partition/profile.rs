@@ -6,13 +6,10 @@ mod question;
 use serde::{Deserialize, Serialize};
 
 use super::calendar::Step;
+use super::column::{Column, description, unknown};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
-use question::Column;
-
-/// So many columns an error names at most.
-const NAMED: usize = 100;
 
 /// What a table can be cut by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -133,7 +130,7 @@ pub fn profile<E: From<Error>>(
     column: Option<&str>,
 ) -> Result<Vec<Profile>, E> {
     let columns: Vec<Column> = ask
-        .ask(&question::description(source))?
+        .ask(&description(source))?
         .into_iter()
         .filter_map(Column::read)
         .collect();
@@ -143,7 +140,7 @@ pub fn profile<E: From<Error>>(
             columns
                 .iter()
                 .position(|column| column.name.eq_ignore_ascii_case(name))
-                .ok_or_else(|| unknown(source, name, &columns))?,
+                .ok_or_else(|| unknown(source, "column", name, &columns))?,
         ],
     };
     let rows = ask.ask(&question::figures(source, &columns, &wanted))?;
@@ -152,17 +149,6 @@ pub fn profile<E: From<Error>>(
         let message = format!("the figures of {} came in a form that is not known", source.name);
         Error::new(ErrorKind::Internal, message).into()
     })
-}
-
-fn unknown(source: &Source, name: &str, columns: &[Column]) -> Error {
-    let mut names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    let more = names.len().saturating_sub(NAMED);
-    names.truncate(NAMED);
-    let mut accepted = format!("{} has the columns {}", source.name, names.join(", "));
-    if more > 0 {
-        accepted.push_str(&format!(" and {more} more"));
-    }
-    Error::invalid("column", format_args!("{name:?}"), &accepted)
 }
 
 /// A value of a column as people are shown it: in quotes, not too long, and without control characters.

@@ -16,6 +16,7 @@ use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
+use super::plan::PyPlan;
 use super::profile::PyProfile;
 use super::run::{How, explain, run};
 use super::signals::CtrlC;
@@ -28,6 +29,8 @@ use crate::engine::source::Source;
 use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
+use crate::partition::calendar::Step;
+use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
 use crate::validate;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
@@ -487,6 +490,56 @@ impl PyWard {
         match found.as_slice() {
             [one] if column.is_some() => Ok(one.clone().into_any()),
             _ => Ok(PyList::new(py, found)?.into_any()),
+        }
+    }
+
+    /// How to cut a table, files or a query: pieces in order, of which every row is in exactly one.
+    #[pyo3(signature = (source, *, by=None, every=None, zone=None, pieces=None, rows=None, hash=None, value=false, connection=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn plan(
+        slf: &Bound<'_, Self>,
+        source: &Bound<'_, PyAny>,
+        by: Option<&Bound<'_, PyAny>>,
+        every: Option<&str>,
+        zone: Option<String>,
+        pieces: Option<usize>,
+        rows: Option<u64>,
+        hash: Option<usize>,
+        value: bool,
+        connection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyPlan> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let source = self::source("source", source)?;
+        let every = every
+            .map(|name| {
+                Step::parse(name).ok_or_else(|| {
+                    let names = Step::ALL.map(Step::name).join(", ");
+                    let error =
+                        Error::invalid("every", format_args!("{name:?}"), &format!("give one of {names}"));
+                    exception(py, &error)
+                })
+            })
+            .transpose()?;
+        let core = &slf.get().core;
+        let room = py.detach(|| core.status()).budget;
+        let wish = Wish {
+            by: columns("by", by)?,
+            every,
+            zone,
+            pieces,
+            rows,
+            hash,
+            value,
+            room,
+        };
+        let mut asking = Asking {
+            ward: slf.clone(),
+            connection: connection.cloned(),
+        };
+        match plan(&mut asking, &source, &wish) {
+            Ok(plan) => Ok(PyPlan::new(plan)),
+            Err(stopped) => Err(stopped.into_py(py)),
         }
     }
 

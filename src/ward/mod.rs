@@ -3,6 +3,7 @@
 mod cutting;
 pub mod explain;
 mod kept;
+mod plan;
 mod profile;
 mod refusal;
 pub mod report;

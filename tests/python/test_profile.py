@@ -13,50 +13,10 @@ import duckdb
 import pytest
 
 import duckward
+from samples import TYPES
 
 TARGETS = ("BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "BOOLEAN")
 INFINITE = ("FLOAT", "DOUBLE", "DATE", "TIMESTAMP")
-
-# Of each type values at its limits; what a version does not have is left out.
-TYPES = {
-    "BOOLEAN": ["true", "false"],
-    "TINYINT": ["-128", "127"],
-    "SMALLINT": ["-32768", "32767"],
-    "INTEGER": ["-2147483648", "2147483647"],
-    "BIGINT": ["-9223372036854775808", "9223372036854775807"],
-    "HUGEINT": ["-170141183460469231731687303715884105728", "170141183460469231731687303715884105727"],
-    "UTINYINT": ["0", "255"],
-    "USMALLINT": ["0", "65535"],
-    "UINTEGER": ["0", "4294967295"],
-    "UBIGINT": ["0", "18446744073709551615"],
-    "UHUGEINT": ["0", "340282366920938463463374607431768211455"],
-    "DECIMAL(4,1)": ["-999.9", "999.9"],
-    "DECIMAL(38,3)": ["-99999999999999999999999999999999999.999", "0.001"],
-    "FLOAT": ["-3.4e38", "3.4e38", "nan", "inf", "-inf", "-0.0", "0.0"],
-    "DOUBLE": ["-1.7e308", "5e-324", "nan", "inf", "-inf", "-0.0", "0.0"],
-    "DATE": ["5877642-06-25 (BC)", "5881580-07-10", "infinity", "-infinity", "2024-02-29"],
-    "TIMESTAMP": ["290309-12-22 (BC) 00:00:00", "294247-01-10 04:00:54.775806", "infinity", "-infinity"],
-    "TIMESTAMP_S": ["290309-12-22 (BC) 00:00:00", "294247-01-10 04:00:54", "infinity", "-infinity"],
-    "TIMESTAMP_MS": ["290309-12-22 (BC) 00:00:00", "294247-01-10 04:00:54.775", "infinity", "-infinity"],
-    "TIMESTAMP_NS": ["1677-09-22 00:00:00", "2262-04-11 23:47:16.854775806", "infinity", "-infinity"],
-    "TIMESTAMPTZ": ["290309-12-22 (BC) 00:00:00+00", "294247-01-10 04:00:54.775806+00", "infinity"],
-    "TIME": ["00:00:00", "24:00:00"],
-    "TIME_NS": ["00:00:00", "23:59:59.999999999"],
-    "TIMETZ": ["00:00:00+15:59:59", "24:00:00-15:59:59"],
-    "INTERVAL": ["1 year", "-3 days", "00:00:00.000001"],
-    "VARCHAR": ["", " ", "naïve", "日本語", "שלום", "🦆", "it's", 'a"b', "b\\c", "two\nlines", "x" * 9999],
-    "BLOB": ["", "\\x00\\xFF", "duck"],
-    "UUID": ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"],
-    "ENUM('a', 'b]', 'c(')": ["a", "b]"],
-    "BIT": ["0", "10101"],
-    "INTEGER[]": ["[]", "[1, NULL]"],
-    "INTEGER[2]": ["[1, 2]", "[3, NULL]"],
-    "STRUCT(a INTEGER, b VARCHAR)": ["{'a': 1, 'b': x}", "{'a': NULL, 'b': y}"],
-    "MAP(VARCHAR, INTEGER)": ["{a=1}", "{}"],
-    "JSON": ['{"a": 1}', "[]"],
-    "BIGNUM": ["-1", "1" * 60],
-    "VARIANT": ["1", "a"],
-}  # fmt: skip
 
 
 def literal(value: str) -> str:

@@ -1,8 +1,9 @@
 //! What to cut a column by, and why. Pure.
 
-use super::question::{FEW, Family};
+use super::question::FEW;
 use super::{Kind, Profile};
 use crate::partition::calendar::Step;
+use crate::partition::column::Family;
 use crate::units::shortened;
 
 /// With so many values for each row they are taken for keys: `approx_count_distinct` may be off by a sixth and more.

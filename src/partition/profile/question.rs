@@ -7,6 +7,7 @@
 use super::{Conversion, Frequent, Profile, advice};
 use crate::engine::Rows;
 use crate::engine::source::Source;
+use crate::partition::column::{Column, Family};
 
 /// Up to so many values are known one by one.
 pub(super) const FEW: u64 = 100;
@@ -14,81 +15,6 @@ pub(super) const FEW: u64 = 100;
 const BUCKETS: u32 = 1024;
 /// Examples of values that do not convert.
 const EXAMPLES: usize = 5;
-
-/// What a type is to whoever cuts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    Integer,
-    Decimal,
-    Float,
-    Date,
-    Timestamp,
-    Clock,
-    Text,
-    Boolean,
-    Enum,
-    Uuid,
-    /// Values that can be told apart, but have no distances: bytes, bits, intervals, types of extensions.
-    Opaque,
-    Nested,
-}
-
-impl Family {
-    fn of(type_name: &str) -> Self {
-        if type_name.ends_with(']') {
-            return Family::Nested;
-        }
-        match type_name.split('(').next().unwrap_or_default() {
-            "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "HUGEINT" | "UTINYINT" | "USMALLINT"
-            | "UINTEGER" | "UBIGINT" | "UHUGEINT" => Family::Integer,
-            "DECIMAL" | "BIGNUM" => Family::Decimal,
-            "FLOAT" | "DOUBLE" => Family::Float,
-            "DATE" => Family::Date,
-            "TIMESTAMP" | "TIMESTAMP_S" | "TIMESTAMP_MS" | "TIMESTAMP_NS" | "TIMESTAMP WITH TIME ZONE" => {
-                Family::Timestamp
-            }
-            "TIME" | "TIME_NS" | "TIME WITH TIME ZONE" => Family::Clock,
-            "VARCHAR" => Family::Text,
-            "BOOLEAN" => Family::Boolean,
-            "ENUM" => Family::Enum,
-            "UUID" => Family::Uuid,
-            "STRUCT" | "MAP" | "UNION" | "JSON" | "VARIANT" | "GEOMETRY" => Family::Nested,
-            _ => Family::Opaque,
-        }
-    }
-
-    fn may_be_infinite(self) -> bool {
-        matches!(self, Family::Float | Family::Date | Family::Timestamp)
-    }
-}
-
-/// A column as DESCRIBE tells of it.
-#[derive(Clone, Debug)]
-pub(super) struct Column {
-    pub(super) name: String,
-    type_name: String,
-    family: Family,
-}
-
-impl Column {
-    pub(super) fn new(name: String, type_name: String) -> Self {
-        Column {
-            family: Family::of(&type_name),
-            name,
-            type_name,
-        }
-    }
-
-    /// From a row of DESCRIBE.
-    pub(super) fn read(row: Vec<Option<String>>) -> Option<Self> {
-        let mut row = row.into_iter();
-        Some(Column::new(row.next()??, row.next()??))
-    }
-}
-
-pub(super) fn description(source: &Source) -> String {
-    format!("DESCRIBE SELECT * FROM {}", source.relation)
-}
 
 /// A conversion that is asked for. `altered` says of `value`, converted as `cast`, whether it says something else then.
 struct Target {

@@ -1,0 +1,112 @@
+//! Columns and their types, as far as cutting goes. Pure.
+
+use crate::engine::source::Source;
+use crate::error::Error;
+
+/// So many columns an error names at most.
+const NAMED: usize = 100;
+
+/// What a type is to whoever cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Whole numbers up to 128 bits.
+    Integer,
+    /// Exact numbers.
+    Decimal,
+    /// Binary fractions, with NaN and infinities.
+    Float,
+    /// Days.
+    Date,
+    /// Moments, with and without a zone.
+    Timestamp,
+    /// Times of the day.
+    Clock,
+    /// Texts.
+    Text,
+    /// Two values.
+    Boolean,
+    /// The values that the type names.
+    Enum,
+    /// 128 bits that mean nothing.
+    Uuid,
+    /// Values that can be told apart, but have no distances: bytes, bits, intervals, types of extensions.
+    Opaque,
+    /// Values with parts.
+    Nested,
+}
+
+impl Family {
+    /// Of a type, as DuckDB prints it.
+    pub fn of(type_name: &str) -> Self {
+        if type_name.ends_with(']') {
+            return Family::Nested;
+        }
+        match type_name.split('(').next().unwrap_or_default() {
+            "TINYINT" | "SMALLINT" | "INTEGER" | "BIGINT" | "HUGEINT" | "UTINYINT" | "USMALLINT"
+            | "UINTEGER" | "UBIGINT" | "UHUGEINT" => Family::Integer,
+            "DECIMAL" | "BIGNUM" => Family::Decimal,
+            "FLOAT" | "DOUBLE" => Family::Float,
+            "DATE" => Family::Date,
+            "TIMESTAMP" | "TIMESTAMP_S" | "TIMESTAMP_MS" | "TIMESTAMP_NS" | "TIMESTAMP WITH TIME ZONE" => {
+                Family::Timestamp
+            }
+            "TIME" | "TIME_NS" | "TIME WITH TIME ZONE" => Family::Clock,
+            "VARCHAR" => Family::Text,
+            "BOOLEAN" => Family::Boolean,
+            "ENUM" => Family::Enum,
+            "UUID" => Family::Uuid,
+            "STRUCT" | "MAP" | "UNION" | "JSON" | "VARIANT" | "GEOMETRY" => Family::Nested,
+            _ => Family::Opaque,
+        }
+    }
+
+    /// Whether there are values that are infinite.
+    pub fn may_be_infinite(self) -> bool {
+        matches!(self, Family::Float | Family::Date | Family::Timestamp)
+    }
+}
+
+/// A column as DESCRIBE tells of it.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Its name, as the table spells it.
+    pub name: String,
+    /// Its type, as DuckDB prints it.
+    pub type_name: String,
+    /// What that is to whoever cuts.
+    pub family: Family,
+}
+
+impl Column {
+    /// A column of that name and type.
+    pub fn new(name: String, type_name: String) -> Self {
+        Column {
+            family: Family::of(&type_name),
+            name,
+            type_name,
+        }
+    }
+
+    /// From a row of DESCRIBE.
+    pub fn read(row: Vec<Option<String>>) -> Option<Self> {
+        let mut row = row.into_iter();
+        Some(Column::new(row.next()??, row.next()??))
+    }
+}
+
+/// The statement whose rows [`Column::read`] reads.
+pub fn description(source: &Source) -> String {
+    format!("DESCRIBE SELECT * FROM {}", source.relation)
+}
+
+/// The error of a column that `source` does not have; `setting` is what named it.
+pub fn unknown(source: &Source, setting: &str, name: &str, columns: &[Column]) -> Error {
+    let mut names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let mut accepted = format!("{} has the columns {}", source.name, names.join(", "));
+    if more > 0 {
+        accepted.push_str(&format!(" and {more} more"));
+    }
+    Error::invalid(setting, format_args!("{name:?}"), &accepted)
+}

@@ -1,0 +1,276 @@
+//! One cut: numbered slots, each with a name, a condition, and the expression that finds it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::MOST;
+use super::literal::{literal, printed};
+use crate::engine::text::quoted_name;
+use crate::partition::calendar::Step;
+use crate::partition::column::Family;
+
+/// A cut by one column. Its last slot is that of NULL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The column.
+    pub column: String,
+    /// Its type, as DuckDB prints it.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// By what rule. Values are as DuckDB prints them; moments with a zone in UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Rule {
+    /// A slot for each step of the calendar. What is before the first or after the last step is with those.
+    Time {
+        /// The step.
+        step: Step,
+        /// The zone whose calendar it is; none for times without a zone.
+        zone: Option<String>,
+        /// The slots' names: where each begins, in that zone.
+        names: Vec<String>,
+        /// Where each but the first begins, ascending.
+        bounds: Vec<String>,
+    },
+    /// A slot below the first bound, one from each bound to the next, and one from the last; ascending.
+    Range {
+        /// The bounds.
+        bounds: Vec<String>,
+    },
+    /// A slot for each remainder of a hash that is the same in every version of DuckDB.
+    Hash {
+        /// How many.
+        pieces: usize,
+    },
+    /// A slot for each value, ascending, and one for all others.
+    Value {
+        /// The values.
+        values: Vec<String>,
+    },
+}
+
+impl Cut {
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        1 + match &self.rule {
+            Rule::Time { bounds, .. } | Rule::Range { bounds } => bounds.len() + 1,
+            Rule::Hash { pieces } => *pieces,
+            Rule::Value { values } => values.len() + 1,
+        }
+    }
+
+    /// Whether it is one that could have been planned, or why not.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let kind = match &self.rule {
+            Rule::Time { names, bounds, .. } if names.len() != bounds.len() + 1 => {
+                return Err(format!(
+                    "a cut by time has {} names for {} pieces",
+                    names.len(),
+                    bounds.len() + 1
+                ));
+            }
+            Rule::Time { .. } => "time",
+            Rule::Range { .. } => "range",
+            Rule::Hash { .. } => "hash",
+            Rule::Value { .. } => "value",
+        };
+        if (2..=MOST + 2).contains(&self.slots()) {
+            Ok(())
+        } else {
+            Err(format!("a cut by {kind} makes 1 to {MOST} pieces"))
+        }
+    }
+
+    /// The slot's name.
+    pub fn name(&self, slot: usize) -> String {
+        if slot + 1 == self.slots() {
+            return "null".to_owned();
+        }
+        let padded = || format!("{slot:0width$}", width = (self.slots() - 2).to_string().len());
+        match &self.rule {
+            Rule::Time { names, .. } => names.get(slot).cloned().unwrap_or_default(),
+            Rule::Range { .. } | Rule::Hash { .. } => padded(),
+            Rule::Value { values } => values.get(slot).map_or_else(
+                || "other".to_owned(),
+                |value| match value.as_str() {
+                    // Two slots have these names, and a slash parts those of two cuts.
+                    "null" | "other" => format!("={value}"),
+                    _ if value.starts_with('=') || value.contains('/') => {
+                        format!("={}", value.replace('=', "==").replace('/', "=-"))
+                    }
+                    _ => value.clone(),
+                },
+            ),
+        }
+    }
+
+    /// What the rows of a slot fulfil, and no others.
+    pub fn condition(&self, slot: usize) -> String {
+        let column = quoted_name(&self.column);
+        if slot + 1 == self.slots() {
+            return format!("{column} IS NULL");
+        }
+        let literal = |text: &String| literal(text, &self.type_name);
+        match &self.rule {
+            Rule::Time { bounds, .. } | Rule::Range { bounds } => {
+                let from = slot.checked_sub(1).and_then(|before| bounds.get(before));
+                match (from, bounds.get(slot)) {
+                    (None, None) => format!("{column} IS NOT NULL"),
+                    (None, Some(to)) => format!("{column} < {}", literal(to)),
+                    (Some(from), None) => format!("{column} >= {}", literal(from)),
+                    (Some(from), Some(to)) => {
+                        format!("{column} >= {} AND {column} < {}", literal(from), literal(to))
+                    }
+                }
+            }
+            Rule::Hash { .. } => format!("{} = {slot}", self.remainder()),
+            Rule::Value { values } => match values.get(slot) {
+                Some(value) => format!("{column} = {}", literal(value)),
+                None if values.is_empty() => format!("{column} IS NOT NULL"),
+                None => {
+                    let all: Vec<String> = values.iter().map(literal).collect();
+                    format!("{column} NOT IN ({})", all.join(", "))
+                }
+            },
+        }
+    }
+
+    /// The number of the slot that a row is in, from 0, as an expression.
+    pub fn number(&self) -> String {
+        let column = quoted_name(&self.column);
+        let inside = match &self.rule {
+            Rule::Time { bounds, .. } | Rule::Range { bounds } => {
+                self.halves(bounds, 0, &mut |slot| slot.to_string())
+            }
+            Rule::Hash { .. } => self.remainder(),
+            Rule::Value { values } => {
+                let other = values.len();
+                let mut leaf = |slot: usize| {
+                    let value = literal(&values[slot], &self.type_name);
+                    format!("CASE WHEN {column} = {value} THEN {slot} ELSE {other} END")
+                };
+                match values.get(1..) {
+                    Some(bounds) => self.halves(bounds, 0, &mut leaf),
+                    None => other.to_string(),
+                }
+            }
+        };
+        format!(
+            "CASE WHEN {column} IS NULL THEN {} ELSE {inside} END",
+            self.slots() - 1
+        )
+    }
+
+    /// Halves what lies between the bounds until one stretch is left; the first of them has the number `first`.
+    fn halves(&self, bounds: &[String], first: usize, leaf: &mut dyn FnMut(usize) -> String) -> String {
+        if bounds.is_empty() {
+            return leaf(first);
+        }
+        let middle = bounds.len() / 2;
+        let below = self.halves(&bounds[..middle], first, leaf);
+        let above = self.halves(&bounds[middle + 1..], first + middle + 1, leaf);
+        format!(
+            "CASE WHEN {} < {} THEN {below} ELSE {above} END",
+            quoted_name(&self.column),
+            literal(&bounds[middle], &self.type_name)
+        )
+    }
+
+    /// The remainder of a hash. Not DuckDB's own `hash()`, which may be another in its next version: Fibonacci hashing of
+    /// whole numbers up to 64 bits, of all else MD5 of the text.
+    fn remainder(&self) -> String {
+        let Rule::Hash { pieces } = self.rule else {
+            return "0".to_owned();
+        };
+        let column = quoted_name(&self.column);
+        match Family::of(&self.type_name) {
+            Family::Integer if !self.type_name.ends_with("HUGEINT") => format!(
+                "(((({column}::HUGEINT + 9223372036854775808)::UHUGEINT * 11400714819323198485::UHUGEINT) >> 32) \
+                 & 4294967295::UHUGEINT)::BIGINT % {pieces}"
+            ),
+            // -0.0 is 0.0.
+            Family::Float => format!("(md5_number_lower(({column} + 0)::VARCHAR) % {pieces})::BIGINT"),
+            _ => format!(
+                "(md5_number_lower({}) % {pieces})::BIGINT",
+                printed(&column, &self.type_name)
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut(rule: Rule) -> Cut {
+        Cut {
+            column: "c".to_owned(),
+            type_name: "INTEGER".to_owned(),
+            rule,
+        }
+    }
+
+    #[test]
+    fn slots_of_a_range_meet_without_a_gap() {
+        let cut = cut(Rule::Range {
+            bounds: vec!["3".to_owned(), "7".to_owned()],
+        });
+        let conditions: Vec<String> = (0..cut.slots()).map(|slot| cut.condition(slot)).collect();
+        assert_eq!(
+            conditions,
+            [
+                "\"c\" < '3'::INTEGER",
+                "\"c\" >= '3'::INTEGER AND \"c\" < '7'::INTEGER",
+                "\"c\" >= '7'::INTEGER",
+                "\"c\" IS NULL"
+            ]
+        );
+        assert_eq!(
+            cut.number(),
+            "CASE WHEN \"c\" IS NULL THEN 3 ELSE CASE WHEN \"c\" < '7'::INTEGER THEN \
+             CASE WHEN \"c\" < '3'::INTEGER THEN 0 ELSE 1 END ELSE 2 END END"
+        );
+    }
+
+    #[test]
+    fn names_of_values_are_never_those_of_other_slots() {
+        let values = ["null", "other", "=null", "a/b", "a=-b", "=a=-b", "x"].map(str::to_owned);
+        let cut = cut(Rule::Value {
+            values: values.into(),
+        });
+        let names: std::collections::BTreeSet<String> = (0..cut.slots()).map(|slot| cut.name(slot)).collect();
+        assert_eq!(names.len(), cut.slots(), "{names:?}");
+        assert!(names.iter().all(|name| !name.contains('/')));
+        assert_eq!(cut.name(6), "x");
+    }
+
+    proptest! {
+        #[test]
+        fn names_of_values_differ_where_the_values_do(one in "[=/a-]{0,6}", other in "[=/a-]{0,6}") {
+            prop_assume!(one != other);
+            let cut = cut(Rule::Value { values: vec![one, other] });
+            prop_assert_ne!(cut.name(0), cut.name(1));
+        }
+
+        #[test]
+        fn every_slot_is_a_leaf_once_and_halving_is_not_deep(count in 0usize..300) {
+            let bounds: Vec<String> = (0..count).map(|bound| bound.to_string()).collect();
+            let cut = cut(Rule::Range { bounds });
+            let number = cut.number();
+            for slot in 0..=count {
+                prop_assert_eq!(number.matches(&format!(" {slot} ")).count(), 1);
+            }
+            let depth = number.bytes().fold((0i32, 0i32), |(deep, most), byte| match byte {
+                b'C' => (deep + 1, most.max(deep + 1)),
+                b'D' => (deep - 1, most),
+                _ => (deep, most),
+            });
+            prop_assert!(f64::from(depth.1) <= 4.0 + (count as f64 + 1.0).log2());
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A plan for people: as text, as HTML, and as a picture.
+
+use std::fmt::{self, Write};
+
+use super::report::{html_table, text_lines};
+use crate::partition::plan::{Plan, Rule};
+use crate::partition::profile::shown;
+use crate::units::shortened;
+
+/// Pieces that are listed, half of them from each end.
+const LISTED: usize = 40;
+/// Characters of a name, and of a condition, in a line.
+const NAME: usize = 24;
+const CONDITION: usize = 72;
+/// Characters of the longest bar.
+const BAR: usize = 40;
+
+impl Plan {
+    /// Name and value of every line that people read before the pieces.
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let balance = self.balance();
+        let by: Vec<String> = self
+            .cuts
+            .iter()
+            .map(|cut| {
+                let how = match &cut.rule {
+                    Rule::Time { step, zone: None, .. } => format!("by time, every {}", step.name()),
+                    Rule::Time {
+                        step,
+                        zone: Some(zone),
+                        ..
+                    } => {
+                        format!("by time, every {} in {zone}", step.name())
+                    }
+                    Rule::Range { .. } => "by range".to_owned(),
+                    Rule::Hash { pieces } => format!("by hash into {pieces}"),
+                    Rule::Value { .. } => "by value".to_owned(),
+                };
+                format!("{} {how}", cut.column)
+            })
+            .collect();
+        let mut lines = vec![
+            ("source", shortened(&self.source, CONDITION)),
+            ("cut", by.join(", then ")),
+            ("rows", self.rows.to_string()),
+            ("bytes", format!("about {} in memory", self.bytes())),
+            (
+                "pieces",
+                format!(
+                    "{} with rows, of {} that can have some",
+                    balance.pieces,
+                    self.pieces.len()
+                ),
+            ),
+            (
+                "balance",
+                format!(
+                    "{}: {} to {} rows, {:.0} on the average, variation {:.2}",
+                    balance.verdict(),
+                    balance.least,
+                    balance.most,
+                    balance.mean,
+                    balance.variation
+                ),
+            ),
+        ];
+        lines.extend(self.heavy.iter().take(5).map(|heavy| {
+            let text = format!(
+                "{} = {} has about {:.1} % of the rows, and no range splits one value",
+                heavy.column,
+                shown(&heavy.value),
+                heavy.share * 100.0
+            );
+            ("heavy", text)
+        }));
+        lines
+    }
+
+    /// The places of the pieces that are listed, and how many are left out in their middle. Pieces without rows are not.
+    fn listed(&self) -> (Vec<usize>, usize) {
+        let full: Vec<usize> = (0..self.pieces.len())
+            .filter(|place| self.pieces[*place].rows > 0)
+            .collect();
+        let left_out = full.len().saturating_sub(LISTED);
+        if left_out == 0 {
+            return (full, 0);
+        }
+        let ends = full[..LISTED / 2].iter().chain(&full[full.len() - LISTED / 2..]);
+        (ends.copied().collect(), left_out)
+    }
+
+    /// The plan as a small HTML table, for notebooks.
+    pub fn to_html(&self) -> String {
+        let (listed, left_out) = self.listed();
+        let mut lines = self.lines();
+        let texts: Vec<(String, String)> = listed
+            .iter()
+            .map(|place| {
+                let piece = &self.pieces[*place];
+                let condition = shortened(&piece.condition, CONDITION);
+                let text = format!("{} rows, {}, {condition}", piece.rows, piece.bytes);
+                (shortened(&piece.name, NAME), text)
+            })
+            .collect();
+        for (index, (name, text)) in texts.iter().enumerate() {
+            if left_out > 0 && index == LISTED / 2 {
+                lines.push(("", format!("and {left_out} more")));
+            }
+            lines.push(("piece", format!("{name}: {text}")));
+        }
+        html_table("duckward plan", lines)
+    }
+
+    /// The rows of each piece as bars, one line each, for terminals.
+    pub fn bars(&self) -> String {
+        let most = self.balance().most.max(1);
+        let (listed, left_out) = self.listed();
+        let mut text = String::new();
+        for (index, place) in listed.iter().enumerate() {
+            if left_out > 0 && index == LISTED / 2 {
+                // Writing to a String does not fail.
+                let _ = writeln!(text, "{:>NAME$}  and {left_out} more", "...");
+            }
+            let piece = &self.pieces[*place];
+            let length = (piece.rows as f64 / most as f64 * BAR as f64).ceil() as usize;
+            let name = shortened(&piece.name, NAME);
+            let _ = writeln!(
+                text,
+                "{name:>NAME$}  {:<BAR$}  {}",
+                "█".repeat(length),
+                piece.rows
+            );
+        }
+        text.pop();
+        text
+    }
+
+    /// The rows of each piece as a picture: a bar each, the average as a line. SVG, 720 by 260 pixels.
+    pub fn to_svg(&self) -> String {
+        const WIDTH: f64 = 720.0;
+        const HEIGHT: f64 = 260.0;
+        const LEFT: f64 = 64.0;
+        const BOTTOM: f64 = 40.0;
+        const TOP: f64 = 24.0;
+        let full: Vec<_> = self.pieces.iter().filter(|piece| piece.rows > 0).collect();
+        let balance = self.balance();
+        let most = balance.most.max(1) as f64;
+        let (plot_width, plot_height) = (WIDTH - LEFT - 8.0, HEIGHT - BOTTOM - TOP);
+        let step = plot_width / full.len().max(1) as f64;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
+             height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\
+             <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\
+             <text x=\"{LEFT}\" y=\"15\" fill=\"#222222\">rows of {} pieces, variation {:.2} ({})</text>",
+            balance.pieces,
+            balance.variation,
+            balance.verdict()
+        );
+        // Names where there is room for them.
+        let every = (full.len() as f64 / 12.0).ceil().max(1.0) as usize;
+        for (index, piece) in full.iter().enumerate() {
+            let height = piece.rows as f64 / most * plot_height;
+            let x = LEFT + index as f64 * step;
+            let y = TOP + plot_height - height;
+            let _ = write!(
+                svg,
+                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"#3b7dd8\">\
+                 <title>{}: {} rows</title></rect>",
+                (step * 0.85).max(0.5),
+                escaped(&shortened(&piece.name, NAME)),
+                piece.rows
+            );
+            if index % every == 0 {
+                let _ = write!(
+                    svg,
+                    "<text x=\"{x:.1}\" y=\"{:.1}\" fill=\"#222222\">{}</text>",
+                    HEIGHT - BOTTOM + 16.0,
+                    escaped(&shortened(&piece.name, 9))
+                );
+            }
+        }
+        let mean = TOP + plot_height - balance.mean / most * plot_height;
+        for (y, value, dash) in [
+            (TOP, balance.most as f64, ""),
+            (mean, balance.mean, " stroke-dasharray=\"4 3\""),
+            (TOP + plot_height, 0.0, ""),
+        ] {
+            let _ = write!(
+                svg,
+                "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#888888\"{dash}/>",
+                LEFT + plot_width
+            );
+            // The average's number would lie on the largest one's.
+            if dash.is_empty() || y - TOP > 12.0 {
+                let _ = write!(
+                    svg,
+                    "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"#222222\">{value:.0}</text>",
+                    LEFT - 5.0,
+                    y + 4.0
+                );
+            }
+        }
+        svg.push_str("</svg>");
+        svg
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text_lines(f, self.lines())?;
+        let (listed, left_out) = self.listed();
+        for (index, place) in listed.iter().enumerate() {
+            if left_out > 0 && index == LISTED / 2 {
+                write!(f, "\n{:<NAME$} and {left_out} more", "...")?;
+            }
+            let piece = &self.pieces[*place];
+            write!(
+                f,
+                "\n{:<NAME$} {:>12} rows {:>10}  {}",
+                shortened(&piece.name, NAME),
+                piece.rows,
+                piece.bytes.to_string(),
+                shortened(&piece.condition, CONDITION)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

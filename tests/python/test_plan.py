@@ -1,0 +1,292 @@
+"""Plans: every row is in exactly one piece, whatever the type; what is advised; what is refused."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import random
+import re
+from typing import Any
+
+import duckdb
+import pytest
+
+import duckward
+from samples import TYPES
+
+SCALAR = [kind for kind in TYPES if not re.search(r"\]$|^STRUCT|^MAP|^JSON|^VARIANT", kind)]
+
+
+@pytest.fixture
+def con() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": 2})
+
+
+@pytest.fixture
+def ward(con: duckdb.DuckDBPyConnection) -> duckward.Ward:
+    return duckward.guard(con, memory="2GB")
+
+
+def counts(con: duckdb.DuckDBPyConnection, plan: duckward.Plan) -> list[int]:
+    """The rows of each piece, and a proof that each fulfils exactly one condition, that of its number."""
+    source = plan.source if plan.source.isidentifier() else f"({plan.source})"
+    ask = ", ".join(f"coalesce(({piece['condition']}), false)::INTEGER" for piece in plan.pieces)
+    table = f"SELECT [{ask}] AS hits, {plan.number} AS number FROM {source}"
+    wrong = con.execute(
+        f"SELECT count(*) FROM ({table}) WHERE list_sum(hits) <> 1 OR hits[number + 1] IS DISTINCT FROM 1"
+    ).fetchone()
+    assert wrong == (0,), (plan, wrong)
+    found = con.execute(f"SELECT number, count(*) FROM ({table}) GROUP BY 1").fetchall()
+    rows = dict(found)
+    return [rows.get(number, 0) for number in range(len(plan))]
+
+
+def check(con: duckdb.DuckDBPyConnection, plan: duckward.Plan) -> None:
+    rows = counts(con, plan)
+    assert rows == [piece["rows"] for piece in plan.pieces]
+    assert sum(rows) == plan.rows
+    assert len({piece["name"] for piece in plan.pieces}) == len(plan)
+    assert duckward.Plan.from_json(plan.to_json()) == plan
+    assert str(plan)
+    assert repr(plan)
+    assert str(plan.plot())
+    assert plan.plot().svg.endswith("</svg>")
+
+
+def fill(con: duckdb.DuckDBPyConnection, kind: str, values: list[str | None]) -> None:
+    try:
+        con.execute(f'CREATE OR REPLACE TABLE t (id INTEGER, "a ""b" {kind})')
+    except duckdb.Error:
+        pytest.skip(f"no {kind} in this version")
+    for number, value in enumerate(values):
+        con.execute(f"INSERT INTO t VALUES ({number}, ?::{kind})", [value])
+
+
+@pytest.mark.parametrize("kind", SCALAR)
+def test_every_row_of_every_type_is_in_one_piece(con: Any, ward: duckward.Ward, kind: str) -> None:
+    fill(con, kind, [*TYPES[kind], None, *TYPES[kind]])
+    column = 'a "b'
+    for how in ({"value": True}, {"pieces": 2}, {"pieces": 100}, {"hash": 1}, {"hash": 7}, {"rows": 2}):
+        plan = ward.plan("t", by=column, **how)  # type: ignore[arg-type]
+        check(con, plan)
+        assert plan.pieces[-1]["rows"] == 1
+        if "value" in how:
+            assert max(piece["rows"] for piece in plan.pieces[:-2]) <= 4
+        # A plan that was kept means the same in a session with another zone.
+        con.execute("SET TimeZone = 'Asia/Kathmandu'")
+        check(con, duckward.Plan.from_json(plan.to_json()))
+        con.execute("RESET TimeZone")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind not in SCALAR])
+def test_values_with_parts_cannot_be_cut(con: Any, ward: duckward.Ward, kind: str) -> None:
+    fill(con, kind, TYPES[kind])
+    with pytest.raises(
+        duckward.InvalidInputError, match="its values have parts; cut by one of them in a query"
+    ):
+        ward.plan("t", by='a "b', pieces=2)
+
+
+def test_a_calendar_is_that_of_the_zone(con: Any, ward: duckward.Ward) -> None:
+    con.execute("SET TimeZone = 'Europe/Berlin'")
+    # Clocks are set on in the night to March 31, and back in that to October 27.
+    con.execute(
+        "CREATE TABLE t AS SELECT ts FROM range(TIMESTAMPTZ '2024-01-01 00:00:00+01', "
+        "TIMESTAMPTZ '2025-01-01 00:00:00+01', INTERVAL 30 MINUTE) r(ts)"
+    )
+    plan = ward.plan("t", by="ts", every="month")
+    check(con, plan)
+    assert [piece["name"] for piece in plan.pieces] == [f"2024-{month:02}" for month in range(1, 13)] + [
+        "null"
+    ]
+    months = con.execute("SELECT month(ts), count(*) FROM t GROUP BY 1 ORDER BY 1").fetchall()
+    assert [piece["rows"] for piece in plan.pieces] == [rows for _, rows in months] + [0]
+    assert plan.cuts[0]["rule"]["zone"] == "Europe/Berlin"
+    utc = ward.plan("t", by="ts", every="month", zone="UTC")
+    check(con, utc)
+    assert utc.pieces[0]["name"] == "2023-12"
+    assert utc.pieces[0]["rows"] == 2
+    for every in ("hour", "day", "week", "quarter", "year"):
+        plan = ward.plan("t", by="ts", every=every)
+        check(con, plan)
+        assert (
+            sum(piece["rows"] > 0 for piece in plan.pieces)
+            == {"hour": 8783, "day": 366, "week": 53, "quarter": 4, "year": 1}[every]
+        )
+
+
+def test_a_calendar_has_steps_without_rows(con: Any, ward: duckward.Ward) -> None:
+    con.execute("CREATE TABLE t AS SELECT unnest(['2024-01-31', '2024-04-01', 'infinity'])::DATE AS d")
+    plan = ward.plan("t", by="D", every="month")
+    check(con, plan)
+    assert [(piece["name"], piece["rows"]) for piece in plan.pieces] == [
+        ("2024-01", 1), ("2024-02", 0), ("2024-03", 0), ("2024-04", 2), ("null", 0)
+    ]  # fmt: skip
+    assert plan.pieces[1]["condition"] == """"d" >= '2024-02-01'::DATE AND "d" < '2024-03-01'::DATE"""
+
+
+def test_ranges_are_balanced_on_skewed_data(con: Any, ward: duckward.Ward) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT exp(random() * 20) AS v, (random() ** 8 * 1000)::INTEGER AS w "
+        "FROM range(300000)"
+    )
+    plan = ward.plan("t", by="v", pieces=24)
+    check(con, plan)
+    assert plan.balance["pieces"] == 24
+    assert plan.balance["variation"] < 0.1
+    assert plan.heavy == []
+    plan = ward.plan("t", by="w", pieces=10)
+    check(con, plan)
+    # 0 alone has two fifths of the rows.
+    assert plan.heavy[0]["value"] == "0"
+    assert 0.3 < plan.heavy[0]["share"] < 0.5
+    rest = [piece["rows"] for piece in plan.pieces[1:] if piece["rows"]]
+    assert max(rest) < 1.5 * sum(rest) / len(rest)
+
+
+def test_a_hash_is_the_same_in_every_version(con: Any, ward: duckward.Ward) -> None:
+    con.execute("CREATE TABLE t AS SELECT range i, 'k' || range s, range / 7 f FROM range(1000)")
+    for column, expected in (
+        ("i", [250, 250, 250, 250]),
+        ("s", [242, 254, 258, 246]),
+        ("f", [261, 261, 239, 239]),
+    ):
+        plan = ward.plan("t", by=column, hash=4)
+        check(con, plan)
+        assert [piece["rows"] for piece in plan.pieces[:-1]] == expected, column
+
+
+def test_cuts_follow_one_another(con: Any, ward: duckward.Ward) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT range id, DATE '2024-01-01' + (range % 90)::INTEGER d, "
+        "['a/b', 'null', NULL][range % 3 + 1] s FROM range(9000)"
+    )
+    plan = ward.plan("t", by=["d", "id"], every="month", hash=4)
+    check(con, plan)
+    assert plan.pieces[0]["name"] == "2024-01/0"
+    assert len(plan) == 4 * 5
+    plan = ward.plan("t", by=["s", "d", "id"], every="month", pieces=3)
+    check(con, plan)
+    assert [cut["rule"]["kind"] for cut in plan.cuts] == ["value", "time", "range"]
+
+
+def test_what_is_left_open_is_advised(con: Any, ward: duckward.Ward) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT range id, TIMESTAMP '2024-01-01' + INTERVAL (range) MINUTE ts "
+        "FROM range(300000)"
+    )
+    plan = ward.plan("t")
+    check(con, plan)
+    assert plan.cuts[0]["column"] == "ts"
+    assert plan.cuts[0]["rule"]["kind"] == "time"
+    plan = ward.plan("t", rows=50_000)
+    assert [piece["rows"] for piece in plan.pieces][:-1] == pytest.approx([50_000] * 6, rel=0.1)
+    plan = ward.plan("t", by="id", pieces=3)
+    assert plan.balance["pieces"] == 3
+
+
+def test_files_and_queries_are_cut_like_tables(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute(f"COPY (SELECT range i, range % 5 g FROM range(1000)) TO '{tmp_path}/a b.parquet'")
+    plan = ward.plan(f"{tmp_path}/a b.parquet", by="g", value=True)
+    assert [piece["rows"] for piece in plan.pieces] == [200] * 5 + [0, 0]
+    check(con, ward.plan(f"SELECT * FROM '{tmp_path}/a b.parquet' WHERE i < 500", by="i", pieces=5))
+
+
+def test_a_plan_is_saved_and_loaded(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE t AS SELECT range i FROM range(1000)")
+    plan = ward.plan("t", by="i", pieces=4)
+    path = tmp_path / "plan.json"
+    plan.save(path)
+    assert duckward.Plan.load(path) == plan
+    text = path.read_text()
+    assert json.loads(text) == plan.to_dict()
+    bound = plan.cuts[0]["rule"]["bounds"][1]
+    path.write_text(text.replace(bound, "7", 1))
+    with pytest.raises(duckward.InvalidInputError, match="is not what its cuts say"):
+        duckward.Plan.load(path)
+    with pytest.raises(duckward.DiskError, match="reading the plan from"):
+        duckward.Plan.load(tmp_path / "nowhere.json")
+
+
+def test_random_plans_of_random_tables(con: Any, ward: duckward.Ward) -> None:
+    chance = random.Random(11)
+    for _ in range(25):
+        kinds = chance.sample([kind for kind in SCALAR if kind not in ("TIME_NS", "BIGNUM")], 2)
+        lists = ", ".join(
+            f"[{', '.join(literal(value, kind) for value in [*TYPES[kind], None])}]"
+            f"[1 + (hash(range, {place}) % {len(TYPES[kind]) + 1})::INTEGER] AS c{place}"
+            for place, kind in enumerate(kinds)
+        )
+        size = chance.choice([1, 7, 500])
+        con.execute(f"CREATE OR REPLACE TABLE t AS SELECT {lists}, range AS id FROM range({size})")
+        how: dict[str, Any] = chance.choice(
+            [
+                {"pieces": chance.randint(2, 9)},
+                {"hash": chance.randint(1, 9)},
+                {"value": True},
+                {"rows": chance.randint(1, 99)},
+            ]
+        )
+        by = chance.choice([["c0"], ["c1"], ["id"], ["c0", "id"]])
+        if len(by) == 2:
+            how["hash" if "hash" not in how else "value"] = 3 if "hash" not in how else True
+        column = f'"{by[0]}"'
+        values = con.execute(f"SELECT count(DISTINCT {column}) FROM t").fetchall()[0][0]
+        if values == 0 or (values == 1 and ("pieces" in how or "rows" in how)):
+            continue
+        check(con, ward.plan("t", by=by, **how))
+
+
+def literal(value: str | None, kind: str) -> str:
+    return "NULL" if value is None else "'" + value.replace("'", "''") + f"'::{kind}"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"by": "x"}, 'by="x" is not accepted: t has the columns id, ts, s, n, one'),
+        ({"by": ["id", "ID"], "hash": 2}, "name each column once"),
+        ({"by": "s", "every": "month"}, "`every` wants a DATE or a TIMESTAMP"),
+        ({"by": "ts", "every": "fortnight"}, 'every="fortnight" is not accepted: give one of hour, day,'),
+        ({"by": "ts", "every": "hour"}, "that makes 26281 pieces, and 10000 are the most: cut by long"),
+        ({"by": "ts", "every": "day", "zone": "UTC"}, "leave it out: ts is TIMESTAMP, which has no zone"),
+        ({"by": "id", "pieces": 0}, "pieces=0 is not accepted: give a number from 1 to 10000"),
+        ({"by": "id", "hash": 10_001}, "hash=10001 is not accepted: give a number from 1 to 10000"),
+        ({"by": "id", "pieces": 2, "rows": 5}, "give `pieces` or `rows`, not both"),
+        ({"by": "id", "pieces": 2, "hash": 2}, "every column of `by` is cut otherwise already"),
+        ({"pieces": 2}, "name the column that `pieces` is meant for"),
+        ({"by": "id", "zone": "UTC"}, "a zone goes with `every`"),
+        ({"by": "n", "pieces": 2}, "n (INTEGER) cannot be cut that way: every value is NULL"),
+        ({"by": "n", "value": True}, "every value is NULL"),
+        ({"by": "one", "pieces": 2}, "it has only one value, '1', and no cut splits one value"),
+        ({"by": "one"}, "one is not cut without being told how"),
+        ({"by": ["id", "ts", "s"], "hash": 9000, "value": True, "every": "day"}, "pieces, and 10000 are"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_cut_is_refused(
+    con: Any, ward: duckward.Ward, how: dict[str, Any], expected: str
+) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT range id, TIMESTAMP '2024-01-01' + INTERVAL (range) DAY ts, "
+        "'s' || range AS s, NULL::INTEGER n, 1 one FROM range(1096)"
+    )
+    with pytest.raises(duckward.InvalidInputError) as caught:
+        ward.plan("t", **how)
+    assert expected in str(caught.value)
+
+
+def test_an_empty_table_is_refused_and_errors_of_the_source_are_duckdbs(
+    con: Any, ward: duckward.Ward
+) -> None:
+    con.execute("CREATE TABLE t (i INTEGER)")
+    with pytest.raises(duckward.InvalidInputError, match="t has no rows: there is nothing to cut"):
+        ward.plan("t", by="i", pieces=2)
+    with pytest.raises(duckdb.CatalogException):
+        ward.plan("nowhere", by="i", pieces=2)
+
+
+def test_a_view_has_no_row_numbers(con: Any, ward: duckward.Ward) -> None:
+    con.execute("CREATE TABLE t AS SELECT range i FROM range(10)")
+    con.execute("CREATE VIEW v AS SELECT i + 1 AS i FROM t")
+    with pytest.raises((duckdb.Error, duckward.InvalidInputError)):
+        ward.plan("v", rows=5)
