@@ -14,6 +14,7 @@ import atexit as _atexit
 from ._duckward import (
     Answer,
     Explanation,
+    Partitioning,
     Plan,
     Plot,
     Profile,
@@ -52,6 +53,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "OutOfMemoryError",
+    "Partitioning",
     "Plan",
     "Plot",
     "Profile",

@@ -18,6 +18,7 @@ import pyarrow as pa
 __all__ = [
     "Answer",
     "Explanation",
+    "Partitioning",
     "Plan",
     "Plot",
     "Profile",
@@ -258,6 +259,38 @@ class _Heavy(TypedDict):
     share: float
 
 @type_check_only
+class _PieceFile(TypedDict):
+    """A file of a piece."""
+
+    # In the directory, parted by slashes.
+    path: str
+    bytes: int
+    sha256: str
+
+@type_check_only
+class _WrittenPiece(TypedDict):
+    """A piece that was written."""
+
+    name: str
+    condition: str
+    rows: int
+    # 128 bits over its rows, whatever their order; the same in the source when it was written.
+    digest: str
+    files: list[_PieceFile]
+
+@type_check_only
+class _ManifestDict(TypedDict):
+    """What `_duckward.json` says of the directory it is in."""
+
+    version: int
+    plan: _PlanDict
+    columns: list[list[str]]
+    # The version of DuckDB that wrote it, and whose hash the digests are made of.
+    duckdb: str
+    digest: str
+    pieces: list[_WrittenPiece]
+
+@type_check_only
 class _PlanDict(TypedDict):
     """A `Plan` as plain data."""
 
@@ -459,8 +492,8 @@ class Ward:
 
     def validate(
         self,
-        left: str,
-        right: str,
+        left: str | Partitioning,
+        right: str | Partitioning,
         *,
         on: str | Sequence[str] | None = None,
         examples: int = 5,
@@ -552,6 +585,39 @@ class Ward:
                 that makes more than 10,000 pieces.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
                 CorruptionError: as of `sql()`.
+        """
+
+    def partition(
+        self,
+        plan: Plan,
+        into: str | PathLike[str],
+        *,
+        replace: bool = False,
+        connection: duckdb.DuckDBPyConnection | None = None,
+    ) -> Partitioning:
+        """Cuts the plan's source into a directory of Parquet files, proved before they are put there.
+
+        The files are written beside the directory, in one scan of the source; read back, and compared with
+        it by rows and digests of each piece; then put in its place by one rename. So there is the old state
+        or the new one, whole, also after a kill; what a killed process has left is removed by the next one.
+        A piece is a directory such as `ts_month=2024-01`; `_duckward.json` says what is there. A transaction
+        that is open sees one state of its tables; without one, a source that changes meanwhile is found out
+        and nothing is published.
+
+        Args:
+            plan: from `plan()`. Rows that came after it are in pieces, too.
+            into: the directory; it must not be there, or be empty.
+            replace: also an earlier partitioning may be there. Nothing else is ever replaced.
+            connection: another connection to the same database; otherwise the ward's.
+
+        Raises:
+            duckdb.Error: the source is not there or cannot be read or written: DuckDB's exception, unchanged.
+            InvalidInputError: the plan is for another form of the source, the directory will not do, or
+                Parquet would round a column.
+            StateError: another process writes this directory.
+            DiskError: the file system refuses.
+            TransactionError: what was written is not what the source has; it was removed.
+            OutOfMemoryError, TimeoutError, CancelledError, ConnectionError, CorruptionError: as of `sql()`.
         """
 
     def cursor(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
@@ -729,8 +795,10 @@ class _Finding(TypedDict):
         "nulls",
         "distribution",
         "duplicate_keys",
+        "piece_rows",
     ]
     column: str | None
+    piece: str | None
     rows: int | None
     message: str
     examples: list[dict[str, str | None]]
@@ -789,6 +857,49 @@ class Validation:
         """The validation as plain data, ready for JSON."""
 
     def __bool__(self) -> bool: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class Partitioning:
+    """A table in pieces, on disk. `str()` gives lines for people; a notebook shows a table. `len()` counts
+    pieces. `ward.validate(source, partitioning)` compares it again, whenever that is wanted."""
+
+    @property
+    def path(self) -> str:
+        """The directory."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan it was cut by."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pieces."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+
+    @property
+    def pieces(self) -> list[_WrittenPiece]:
+        """The pieces that have rows, in order."""
+
+    @property
+    def balance(self) -> _Balance:
+        """How alike in size they are."""
+
+    @property
+    def validation(self) -> Validation:
+        """The files against the source, when they were written."""
+
+    @property
+    def query(self) -> str:
+        """The rows of all pieces, as a query."""
+
+    def to_dict(self) -> _ManifestDict:
+        """The manifest as plain data, ready for JSON."""
+
+    def __len__(self) -> int: ...
     def _repr_html_(self) -> str: ...
 
 @final

@@ -4,5 +4,6 @@
 
 pub mod calendar;
 pub mod column;
+pub mod lake;
 pub mod plan;
 pub mod profile;

@@ -13,7 +13,7 @@ use crate::partition::plan::Plan;
 #[pyclass(frozen, module = "duckward", name = "Plan", eq)]
 #[derive(PartialEq)]
 pub(super) struct PyPlan {
-    plan: Plan,
+    pub(super) plan: Plan,
 }
 
 impl PyPlan {

@@ -1,5 +1,6 @@
 //! `Ward`: the guarded connection, as Python sees it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +17,7 @@ use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
+use super::partitioning::PyPartitioning;
 use super::plan::PyPlan;
 use super::profile::PyProfile;
 use super::run::{How, explain, run};
@@ -30,6 +32,7 @@ use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
+use crate::partition::lake::partition;
 use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
 use crate::validate;
@@ -112,6 +115,9 @@ fn verify(py: Python<'_>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Verify>
 /// What an argument that stands for rows names.
 fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
     let py = given.py();
+    if let Ok(done) = given.cast::<PyPartitioning>() {
+        return Source::parse(&done.get().query()).map_err(|error| exception(py, &error));
+    }
     match given.extract::<String>() {
         Ok(text) => Source::parse(&text).map_err(|error| exception(py, &error)),
         Err(_) => Err(exception(
@@ -539,6 +545,27 @@ impl PyWard {
         };
         match plan(&mut asking, &source, &wish) {
             Ok(plan) => Ok(PyPlan::new(plan)),
+            Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// Cuts the plan's source into a directory of Parquet files, proves them, and puts them in their place.
+    #[pyo3(signature = (plan, into, *, replace=false, connection=None))]
+    fn partition(
+        slf: &Bound<'_, Self>,
+        plan: &Bound<'_, PyPlan>,
+        into: PathBuf,
+        replace: bool,
+        connection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyPartitioning> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let mut asking = Asking {
+            ward: slf.clone(),
+            connection: connection.cloned(),
+        };
+        match partition(&mut asking, &plan.get().plan, &into, replace) {
+            Ok(done) => Ok(PyPartitioning::new(done)),
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }

@@ -1,5 +1,7 @@
 //! The one flow: columns, totals, and where those differ the rows.
 
+use std::collections::BTreeMap;
+
 use super::sql::{self, Key, Shared};
 use super::{Column, Example, Finding, FindingKind, Validation, counted, shown};
 use crate::engine::source::Source;
@@ -158,19 +160,53 @@ fn of_column(kind: FindingKind, column: &str, message: String) -> Finding {
     Finding {
         kind,
         column: Some(column.to_owned()),
+        piece: None,
         rows: None,
         message,
         examples: Vec::new(),
     }
 }
 
-/// What one pass says of a side.
+/// What one pass says of a side, or of a piece of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Totals {
-    rows: u64,
+pub(super) struct Totals {
+    pub rows: u64,
     sums: [u64; 2],
     /// Of each column the values that are not NULL, and the sum of their hashes.
-    columns: Vec<(u64, u64)>,
+    pub columns: Vec<(u64, u64)>,
+}
+
+/// The totals of both sides, of each piece and of all.
+#[derive(Debug)]
+pub(super) struct ByPiece {
+    pub pieces: BTreeMap<usize, [Totals; 2]>,
+    pub all: [Totals; 2],
+}
+
+/// Reads what [`sql::totals_by_piece`] asks for.
+pub(super) fn totals_of(rows: &Rows, count: usize) -> Result<ByPiece> {
+    let none = || {
+        [(); 2].map(|()| Totals {
+            columns: vec![(0, 0); count],
+            ..Totals::default()
+        })
+    };
+    let mut found = ByPiece {
+        pieces: BTreeMap::new(),
+        all: none(),
+    };
+    for row in rows {
+        let (piece, row) = row.split_first().ok_or_else(unread)?;
+        let piece = piece
+            .as_ref()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(unread)?;
+        let totals = Totals::read(row, count).ok_or_else(unread)?;
+        let side = usize::from(row.first() != Some(&Some("0".to_owned())));
+        found.all[side].add(&totals);
+        found.pieces.entry(piece).or_insert_with(none)[side] = totals;
+    }
+    Ok(found)
 }
 
 impl Totals {
@@ -191,11 +227,23 @@ impl Totals {
         })
     }
 
-    fn digest(&self) -> String {
+    /// Those of two parts together.
+    fn add(&mut self, other: &Totals) {
+        self.rows += other.rows;
+        for (sum, more) in self.sums.iter_mut().zip(other.sums) {
+            *sum = sum.wrapping_add(more);
+        }
+        for ((values, sum), (more, hashes)) in self.columns.iter_mut().zip(&other.columns) {
+            *values += more;
+            *sum = sum.wrapping_add(*hashes);
+        }
+    }
+
+    pub(super) fn digest(&self) -> String {
         format!("{:016x}{:016x}", self.sums[0], self.sums[1])
     }
 
-    fn nulls(&self, column: usize) -> u64 {
+    pub(super) fn nulls(&self, column: usize) -> u64 {
         self.columns
             .get(column)
             .map_or(0, |(values, _)| self.rows.saturating_sub(*values))
@@ -247,6 +295,7 @@ impl<E: From<Error>> Look<'_, E> {
         self.findings.push(Finding {
             kind,
             column: None,
+            piece: None,
             rows: Some(rows),
             message,
             examples,
@@ -418,6 +467,7 @@ impl<E: From<Error>> Look<'_, E> {
                 self.findings.push(Finding {
                     kind: FindingKind::ChangedValues,
                     column: Some(name.clone()),
+                    piece: None,
                     rows: Some(rows),
                     message: format!(
                         "{} of column {name} not the same on the right",

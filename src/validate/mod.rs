@@ -4,6 +4,7 @@
 //! and by digests that do not depend on order; only a difference is looked for in others.
 
 mod compare;
+mod pieces;
 mod sql;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::{Serialize, Serializer};
 use crate::units::shortened;
 
 pub use compare::{Options, compare};
+pub use pieces::{Cut, PieceDigest, pieces};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -41,6 +43,8 @@ pub enum FindingKind {
     Distribution,
     /// The key is not a key: several rows have it.
     DuplicateKeys,
+    /// A piece has other rows than it should.
+    PieceRows,
 }
 
 /// A row as an example: the values of its columns as text, NULL as none, in the order of the columns.
@@ -60,6 +64,8 @@ pub struct Finding {
     pub kind: FindingKind,
     /// The column it is about, if it is about one.
     pub column: Option<String>,
+    /// The piece it is about, if it is about one.
+    pub piece: Option<String>,
     /// How many rows it is about, where that is known.
     pub rows: Option<u64>,
     /// What was found, for people.

@@ -66,14 +66,25 @@ impl Shared {
 /// Both sides in one, with the number of the side in `s` and the columns as `c0`, `c1`, ...: so they are of one moment, and
 /// their values of one type.
 pub(super) fn both(left: &Source, right: &Source, columns: &[Shared]) -> String {
-    let side = |number: u8, source: &Source, name: &dyn Fn(&Shared) -> String| {
+    sides((left, ""), (right, ""), columns)
+}
+
+/// The same, with the number of each row's piece in `p`; each side says how that is found.
+pub(super) fn both_by_piece(left: (&Source, &str), right: (&Source, &str), columns: &[Shared]) -> String {
+    let number = |number: &str| format!("({number})::BIGINT AS p, ");
+    sides((left.0, &number(left.1)), (right.0, &number(right.1)), columns)
+}
+
+/// Both sides; each has something to read besides the columns.
+fn sides(left: (&Source, &str), right: (&Source, &str), columns: &[Shared]) -> String {
+    let side = |number: u8, (source, besides): (&Source, &str), name: &dyn Fn(&Shared) -> String| {
         let list: Vec<String> = columns
             .iter()
             .enumerate()
             .map(|(index, column)| column.read(&name(column), index))
             .collect();
         format!(
-            "SELECT {number}::UTINYINT AS s, {} FROM {} AS duckward_{number}",
+            "SELECT {number}::UTINYINT AS s, {besides}{} FROM {} AS duckward_{number}",
             list.join(", "),
             source.relation
         )
@@ -99,15 +110,25 @@ fn row_hash(count: usize) -> String {
 /// For each side: rows, two sums over its rows, and of each column the values that are not NULL and the sum of the hashes of
 /// all. Values are hashed once: the hashes of a row are made of those of its values.
 pub(super) fn totals(both: &str, count: usize) -> String {
+    summed(both, count, "")
+}
+
+/// The same for each side of each piece, the piece's number first.
+pub(super) fn totals_by_piece(both: &str, count: usize) -> String {
+    summed(both, count, "p, ")
+}
+
+fn summed(both: &str, count: usize, piece: &str) -> String {
     let hashes: Vec<String> = (0..count)
         .map(|index| format!("c{index}, hash(c{index}) AS h{index}"))
         .collect();
     let columns: Vec<String> = (0..count)
         .map(|index| format!(", count(c{index})::VARCHAR, sum(h{index})::VARCHAR"))
         .collect();
+    let first = if piece.is_empty() { "" } else { "p::VARCHAR, " };
     format!(
-        "SELECT s::VARCHAR, count(*)::VARCHAR, sum(hash(hash({})))::VARCHAR, sum(hash(hash({}, 7919)))::VARCHAR{} \
-         FROM (SELECT s, {} FROM ({both})) GROUP BY s",
+        "SELECT {first}s::VARCHAR, count(*)::VARCHAR, sum(hash(hash({})))::VARCHAR, sum(hash(hash({}, 7919)))::VARCHAR{} \
+         FROM (SELECT {piece}s, {} FROM ({both})) GROUP BY {piece}s",
         names("h", 0..count),
         names("h", (0..count).rev()),
         columns.concat(),

@@ -1,11 +1,12 @@
-//! A plan for people: as text, as HTML, and as a picture.
+//! A plan, and what became of it, for people: as text, as HTML, and as a picture.
 
 use std::fmt::{self, Write};
 
 use super::report::{html_table, text_lines};
-use crate::partition::plan::{Plan, Rule};
+use crate::partition::lake::Partitioning;
+use crate::partition::plan::{Balance, Plan, Rule};
 use crate::partition::profile::shown;
-use crate::units::shortened;
+use crate::units::{Bytes, shortened};
 
 /// Pieces that are listed, half of them from each end.
 const LISTED: usize = 40;
@@ -231,4 +232,54 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
+}
+
+impl Partitioning {
+    /// Name and value of every line that people read.
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let manifest = &self.manifest;
+        let files = || manifest.pieces.iter().flat_map(|piece| &piece.files);
+        let balance = Balance::of(manifest.pieces.iter().map(|piece| piece.rows));
+        vec![
+            ("into", self.path.display().to_string()),
+            ("rows", manifest.rows().to_string()),
+            ("pieces", manifest.pieces.len().to_string()),
+            (
+                "files",
+                format!(
+                    "{} of {}",
+                    files().count(),
+                    Bytes(files().map(|file| file.bytes).sum())
+                ),
+            ),
+            (
+                "balance",
+                format!(
+                    "{}: {} to {} rows, variation {:.2}",
+                    balance.verdict(),
+                    balance.least,
+                    balance.most,
+                    balance.variation
+                ),
+            ),
+            (
+                "validated",
+                format!(
+                    "every row of {} is there once, by counts and digests of each piece",
+                    shortened(&manifest.plan.source, CONDITION)
+                ),
+            ),
+        ]
+    }
+
+    /// That as a small HTML table, for notebooks.
+    pub fn to_html(&self) -> String {
+        html_table("duckward partitioning", self.lines())
+    }
+}
+
+impl fmt::Display for Partitioning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text_lines(f, self.lines())
+    }
 }

@@ -1,0 +1,326 @@
+//! The directory beside the target that pieces are written into, and how it takes the target's place.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::manifest::{FILE, FileOnDisk, Manifest, hexadecimal};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the names of directories beside the target begin with.
+const PREFIX: &str = ".duckward-";
+/// Bytes that are read of a file at once.
+const CHUNK: usize = 1 << 20;
+/// Threads that read files at once.
+const READERS: usize = 4;
+
+/// A directory beside the target, held by this process alone; removed when it is dropped before it was published.
+#[derive(Debug)]
+pub(super) struct Staging {
+    target: PathBuf,
+    directory: PathBuf,
+    replaces: bool,
+    /// Holds the lock.
+    lock: Option<File>,
+}
+
+impl Staging {
+    /// Makes it, if `target` will do. What a process that was killed has left there is removed.
+    pub(super) fn new(target: &Path, replace: bool) -> Result<Self> {
+        let refused =
+            |what: &str| Error::invalid("into", format_args!("{:?}", target.display().to_string()), what);
+        let text = target.display().to_string();
+        if text.trim().is_empty() || text.contains("://") {
+            return Err(refused("give the path of a directory on this machine"));
+        }
+        let target = std::path::absolute(target).map_err(|error| broken("finding", target, &error))?;
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(refused("give a directory below the root"));
+        };
+        let name = name.to_string_lossy();
+        fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
+        let directory = parent.join(format!("{PREFIX}{name}"));
+        let lock = alone(&directory)?;
+        let staging = Staging {
+            replaces: target.exists(),
+            target,
+            directory,
+            lock: Some(lock),
+        };
+        staging.check(replace)?;
+        staging.clear()?;
+        Ok(staging)
+    }
+
+    /// Refuses a target that must not be replaced.
+    fn check(&self, replace: bool) -> Result<()> {
+        let target = &self.target;
+        if !self.replaces {
+            return Ok(());
+        }
+        let refused = |what: &str| {
+            Err(Error::invalid(
+                "into",
+                format_args!("{:?}", target.display().to_string()),
+                what,
+            ))
+        };
+        if !target.is_dir() {
+            return refused("it is a file; give the path of a directory");
+        }
+        let mut entries = fs::read_dir(target).map_err(|error| broken("reading", target, &error))?;
+        if entries.next().is_none() {
+            return Ok(());
+        }
+        if !target.join(FILE).is_file() {
+            return refused(
+                "it has files that no partitioning has written; give another directory, or empty it",
+            );
+        }
+        if !replace {
+            return refused("it is there already; give another directory, or replace=True");
+        }
+        Ok(())
+    }
+
+    /// Removes everything in it.
+    fn clear(&self) -> Result<()> {
+        let entries =
+            fs::read_dir(&self.directory).map_err(|error| broken("reading", &self.directory, &error))?;
+        for entry in entries {
+            let path = entry
+                .map_err(|error| broken("reading", &self.directory, &error))?
+                .path();
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(|error| broken("removing", &path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// A path in it.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Fills in sizes and checksums, and sees to it that files and manifest are on the disk.
+    pub(super) fn finish(&self, manifest: &mut Manifest) -> Result<()> {
+        let mut files: Vec<&mut FileOnDisk> = manifest
+            .pieces
+            .iter_mut()
+            .flat_map(|piece| &mut piece.files)
+            .collect();
+        let share = files.len().div_ceil(READERS).max(1);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = files
+                .chunks_mut(share)
+                .map(|files| {
+                    scope.spawn(move || {
+                        files.iter_mut().try_for_each(|file| {
+                            let path = self.path(&file.path);
+                            (file.bytes, file.sha256) =
+                                checksum(&path).map_err(|error| broken("reading back", &path, &error))?;
+                            Ok::<(), Error>(())
+                        })
+                    })
+                })
+                .collect();
+            readers.into_iter().try_for_each(|reader| {
+                reader
+                    .join()
+                    .map_err(|_| Error::new(ErrorKind::Internal, "a thread that read files panicked"))?
+            })
+        })?;
+        let path = self.path(FILE);
+        let text = serde_json::to_string_pretty(&*manifest).map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("the manifest cannot be written: {error}"),
+            )
+        })?;
+        fs::write(&path, text).map_err(|error| broken("writing", &path, &error))?;
+        synchronise(&self.directory)
+    }
+
+    /// Puts it in the target's place.
+    pub(super) fn publish(mut self) -> Result<PathBuf> {
+        let target = self.target.clone();
+        let broken = |error: io::Error| broken("publishing", &target, &error);
+        if self.replaces {
+            // Nobody may take the old state for one that was left behind, while it is removed.
+            let old = open(&target).map_err(broken)?;
+            let _ = old.try_lock();
+            exchange(&self.directory, &target).map_err(broken)?;
+            // What is in the directory now is the old state; dropping removes it.
+            self.lock = Some(old);
+        } else {
+            fs::rename(&self.directory, &target).map_err(broken)?;
+            self.directory = PathBuf::new();
+        }
+        if let Some(parent) = target.parent() {
+            // Not everywhere can a directory be synchronised; then the old state may come back after a power failure.
+            let _ = open(parent).and_then(|parent| parent.sync_all());
+        }
+        Ok(target)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.directory.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+        if let Some(lock) = self.lock.take() {
+            // Closing alone would leave it to a child that was forked meanwhile.
+            let _ = lock.unlock();
+        }
+    }
+}
+
+/// Makes the directory and locks it.
+fn alone(directory: &Path) -> Result<File> {
+    for _ in 0..8 {
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(broken("making", directory, &error));
+            }
+            _ => {}
+        }
+        let lock = match open(directory) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(broken("opening", directory, &error)),
+        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let message = format!(
+                    "{} is being written by another partitioning; wait for its end, or give another directory",
+                    directory.display()
+                );
+                return Err(Error::new(ErrorKind::State, message));
+            }
+            Err(TryLockError::Error(error)) => return Err(broken("locking", directory, &error)),
+        }
+        // Whoever had it may have moved it away between opening and locking.
+        if same(&lock, directory) {
+            return Ok(lock);
+        }
+    }
+    let message = format!("{} comes and goes; try again", directory.display());
+    Err(Error::new(ErrorKind::State, message))
+}
+
+#[cfg(unix)]
+fn same(lock: &File, directory: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let of = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (lock.metadata(), directory.metadata()) {
+        (Ok(held), Ok(there)) => of(held) == of(there),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn same(_lock: &File, directory: &Path) -> bool {
+    directory.exists()
+}
+
+/// Two directories change places, so that at no time one of them is missing.
+#[cfg(target_os = "linux")]
+fn exchange(new: &Path, old: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE).map_err(io::Error::from)
+}
+
+/// For a moment there is no old directory and no new one. Untested.
+#[cfg(not(target_os = "linux"))]
+fn exchange(new: &Path, old: &Path) -> io::Result<()> {
+    let aside = old.with_extension("duckward-old");
+    fs::rename(old, &aside)?;
+    fs::rename(new, old)?;
+    fs::rename(&aside, new)
+}
+
+/// Moves the files of a piece into its directory in the staging directory; what they are called there.
+pub(super) fn move_piece(from: &Path, staging: &Staging, directory: &str) -> Result<Vec<FileOnDisk>> {
+    let to = staging.path(directory);
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
+    }
+    fs::rename(from, &to).map_err(|error| broken("moving", from, &error))?;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&to).map_err(|error| broken("reading", &to, &error))? {
+        let entry = entry.map_err(|error| broken("reading", &to, &error))?;
+        files.push(FileOnDisk {
+            path: format!("{directory}/{}", entry.file_name().to_string_lossy()),
+            ..FileOnDisk::default()
+        });
+    }
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(files)
+}
+
+/// Moves everything that is in `from` into `into`.
+pub(super) fn join(from: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).map_err(|error| broken("making", into, &error))?;
+    for entry in fs::read_dir(from).map_err(|error| broken("reading", from, &error))? {
+        let entry = entry.map_err(|error| broken("reading", from, &error))?;
+        let path = entry.path();
+        fs::rename(&path, into.join(entry.file_name())).map_err(|error| broken("moving", &path, &error))?;
+    }
+    Ok(())
+}
+
+/// Size and SHA-256 of a file, which is on the disk then.
+fn checksum(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut bytes = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+    file.sync_all()?;
+    Ok((bytes, hexadecimal(&hash.finalize())))
+}
+
+/// Sees to it that the names in a directory, and in all below it, are on the disk.
+fn synchronise(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).map_err(|error| broken("reading", directory, &error))? {
+        let path = entry
+            .map_err(|error| broken("reading", directory, &error))?
+            .path();
+        if path.is_dir() {
+            synchronise(&path)?;
+        }
+    }
+    // Not everywhere can a directory be synchronised.
+    let _ = open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files that were written here, and directories; no database"
+)]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+pub(super) fn broken(what: &str, path: &Path, error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::Disk,
+        format!("{what} {} failed: {error}", path.display()),
+    )
+}

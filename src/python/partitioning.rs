@@ -1,0 +1,107 @@
+//! `Partitioning` as Python sees it.
+
+use pyo3::prelude::*;
+
+use super::guard::to_python;
+use super::plan::PyPlan;
+use super::validation::PyValidation;
+use crate::partition::lake::Partitioning;
+use crate::partition::plan::Balance;
+
+/// A table in pieces, on disk. Made by `ward.partition(...)`.
+#[pyclass(frozen, module = "duckward", name = "Partitioning")]
+pub(super) struct PyPartitioning {
+    done: Partitioning,
+}
+
+impl PyPartitioning {
+    pub(super) fn new(done: Partitioning) -> Self {
+        PyPartitioning { done }
+    }
+
+    fn balance_of(&self) -> Balance {
+        Balance::of(self.done.manifest.pieces.iter().map(|piece| piece.rows))
+    }
+
+    fn file_bytes(&self) -> u64 {
+        let pieces = self.done.manifest.pieces.iter();
+        pieces.flat_map(|piece| &piece.files).map(|file| file.bytes).sum()
+    }
+}
+
+#[pymethods]
+impl PyPartitioning {
+    /// The directory.
+    #[getter]
+    fn path(&self) -> String {
+        self.done.path.display().to_string()
+    }
+
+    /// The plan it was cut by.
+    #[getter]
+    fn plan(&self) -> PyPlan {
+        PyPlan::new(self.done.manifest.plan.clone())
+    }
+
+    /// Rows of all pieces.
+    #[getter]
+    fn rows(&self) -> u64 {
+        self.done.manifest.rows()
+    }
+
+    /// Bytes of all files.
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.file_bytes()
+    }
+
+    /// The pieces that have rows, in order, as dictionaries: name, condition, rows, digest, files.
+    #[getter]
+    fn pieces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &self.done.manifest.pieces)
+    }
+
+    /// How alike in size they are, as a dictionary.
+    #[getter]
+    fn balance<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &self.balance_of())
+    }
+
+    /// The files against the source, when they were written.
+    #[getter]
+    fn validation(&self) -> PyValidation {
+        PyValidation::new(self.done.validation.clone())
+    }
+
+    /// The rows of all pieces, as a query.
+    #[getter]
+    pub(super) fn query(&self) -> String {
+        self.done.query()
+    }
+
+    /// The manifest as plain Python data.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &self.done.manifest)
+    }
+
+    fn __len__(&self) -> usize {
+        self.done.manifest.pieces.len()
+    }
+
+    fn __str__(&self) -> String {
+        self.done.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<duckward.Partitioning: {} rows in {} pieces in {}>",
+            self.done.manifest.rows(),
+            self.done.manifest.pieces.len(),
+            self.done.path.display()
+        )
+    }
+
+    fn _repr_html_(&self) -> String {
+        self.done.to_html()
+    }
+}

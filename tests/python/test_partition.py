@@ -1,0 +1,321 @@
+"""Partitioning: the files have every row of the source once; they are published whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any
+
+import duckdb
+import pytest
+
+import duckward
+from samples import TYPES
+
+
+@pytest.fixture
+def con() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": 2})
+
+
+@pytest.fixture
+def ward(con: duckdb.DuckDBPyConnection) -> duckward.Ward:
+    return duckward.guard(con, memory="2GB")
+
+
+def rows(con: duckdb.DuckDBPyConnection, query: str) -> list[Any]:
+    return sorted(con.execute(query).fetchall(), key=repr)
+
+
+def check(
+    con: duckdb.DuckDBPyConnection, ward: duckward.Ward, done: duckward.Partitioning, source: str
+) -> None:
+    """The directory has what its manifest says, and that is the source."""
+    path = pathlib.Path(done.path)
+    manifest = json.loads((path / "_duckward.json").read_text())
+    assert manifest == done.to_dict()
+    named = {file["path"] for piece in done.pieces for file in piece["files"]}
+    found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    assert found == named | {"_duckward.json"}
+    for piece in done.pieces:
+        for file in piece["files"]:
+            content = (path / file["path"]).read_bytes()
+            assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+        files = [str(path / file["path"]) for file in piece["files"]]
+        read = f"read_parquet({files!r}, hive_partitioning = false)"
+        counted = con.execute(
+            f"SELECT count(*), count(*) FILTER (WHERE {piece['condition']}) FROM {read}"
+        ).fetchall()
+        assert counted == [(piece["rows"], piece["rows"])]
+    assert done.validation.ok
+    assert ward.validate(source, done).ok
+    assert sorted(entry.name for entry in path.parent.iterdir() if entry.name.startswith(".")) == []
+
+
+def test_a_month_is_a_directory(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute(
+        "CREATE TABLE events AS SELECT range id, TIMESTAMP '2024-01-15' + INTERVAL (range) HOUR ts, "
+        "['DE', 'FR', NULL][range % 3 + 1] country FROM range(2000)"
+    )
+    done = ward.partition(ward.plan("events", by="ts", every="month"), tmp_path / "lake" / "events")
+    check(con, ward, done, "events")
+    assert sorted(entry.name for entry in (tmp_path / "lake/events").iterdir()) == [
+        "_duckward.json", "ts_month=2024-01", "ts_month=2024-02", "ts_month=2024-03", "ts_month=2024-04"
+    ]  # fmt: skip
+    assert len(done) == 4
+    assert done.rows == 2000
+    assert "every row of events is there once" in str(done)
+    # What others read there: all files, by their pattern.
+    everything = f"SELECT id, ts, country FROM '{tmp_path}/lake/events/**/*.parquet'"
+    assert rows(con, everything) == rows(con, "FROM events")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if not kind.endswith("HUGEINT")])
+def test_every_type_comes_back(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path, kind: str) -> None:
+    try:
+        con.execute(f"CREATE TABLE t (id INTEGER, v {kind})")
+    except duckdb.Error:
+        pytest.skip(f"no {kind} in this version")
+    for number, value in enumerate([*TYPES[kind], None]):
+        con.execute(f"INSERT INTO t VALUES ({number}, ?::{kind})", [value])
+    plan = ward.plan("t", by="id", hash=3)
+    old = duckdb.__version__ < "2"
+    if kind in ("INTERVAL", "TIMETZ") or (kind == "TIMESTAMP_S" and old):
+        # What Parquet cannot keep is said, and nothing is there.
+        lost = r"negative intervals|column v has other values|Could not convert Timestamp\(S\)"
+        with pytest.raises((duckward.Error, duckdb.Error), match=lost):
+            ward.partition(plan, tmp_path / "t")
+        assert list(tmp_path.iterdir()) == []
+        return
+    done = ward.partition(plan, tmp_path / "t")
+    assert done.validation.ok
+    assert rows(con, f"SELECT id, v::VARCHAR FROM ({done.query})") == rows(
+        con, "SELECT id, v::VARCHAR FROM t"
+    )
+
+
+def test_a_type_that_parquet_would_round_is_refused(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute('CREATE TABLE t AS SELECT range AS i, range::HUGEINT AS "h ""h" FROM range(10)')
+    with pytest.raises(duckward.InvalidInputError, match="which Parquet keeps as DOUBLE, with a loss"):
+        ward.partition(ward.plan("t", by="i", hash=2), tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_pieces_are_parted_in_bundles(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT range AS id, range * 7919 % 1234 AS k, 's' || range AS s FROM range(20000)"
+    )
+    plan = ward.plan("t", by="k", value=True)
+    done = ward.partition(plan, tmp_path / "t")
+    assert len(done) == 1234
+    check(con, ward, done, "t")
+
+
+def test_random_tables_and_plans(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    chance = random.Random(5)
+    for number in range(12):
+        count, values = chance.choice([1, 50, 3000]), chance.choice([2, 7, 300])
+        con.execute(
+            f'CREATE OR REPLACE TABLE t AS SELECT range % {values} AS "k/ \'k", range AS id, '
+            f"CASE WHEN random() < 0.2 THEN NULL ELSE (random() * 50)::INTEGER END AS n, random() AS f, "
+            f"['a', 'b/c', '..', NULL, '', 'null'][1 + range % 6] AS s FROM range({count})"
+        )
+        how = chance.choice(
+            [
+                {"by": "k/ 'k", "value": True},
+                {"by": "id", "pieces": 120},
+                {"by": "n", "hash": 5},
+                {"by": ["s", "id"], "value": True, "pieces": 3},
+                {"by": ["k/ 'k", "s"], "value": True, "hash": 3},
+            ]
+        )
+        if count == 1 and "pieces" in how:
+            continue
+        done = ward.partition(ward.plan("t", **how), tmp_path / str(number))
+        check(con, ward, done, "t")
+
+
+def test_values_of_any_kind_name_directories(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    values = [
+        "..",
+        ".",
+        "a/b",
+        "a%2Fb",
+        "it's",
+        "日本",
+        "",
+        " ",
+        "x" * 300,
+        "x" * 299 + "y",
+        "null",
+        "other",
+        "*",
+        "[a]",
+    ]
+    con.execute("CREATE TABLE t (v VARCHAR)")
+    con.executemany("INSERT INTO t VALUES (?)", [[value] for value in [*values, None]])
+    done = ward.partition(ward.plan("t", by="v", value=True), tmp_path / "it's [a] *lake*")
+    check(con, ward, done, "t")
+    assert len(done) == len(values) + 1
+
+
+def test_replacing_is_asked_for_and_whole(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(1000)")
+    target = tmp_path / "t"
+    first = ward.partition(ward.plan("t", by="id", pieces=3), target)
+    with pytest.raises(duckward.InvalidInputError, match=r"it is there already; .* or replace=True"):
+        ward.partition(ward.plan("t", by="id", pieces=3), target)
+    con.execute("INSERT INTO t SELECT range + 1000 FROM range(500)")
+    second = ward.partition(ward.plan("t", by="id", pieces=5), target, replace=True)
+    check(con, ward, second, "t")
+    assert (first.rows, second.rows, len(second)) == (1000, 1500, 5)
+    # An empty directory is no obstacle.
+    (tmp_path / "empty").mkdir()
+    check(con, ward, ward.partition(ward.plan("t", by="id", pieces=2), tmp_path / "empty"), "t")
+
+
+def test_what_is_no_partitioning_is_never_replaced(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(10)")
+    plan = ward.plan("t", by="id", hash=2)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for target, expected in (
+        ("home", "it has files that no partitioning has written"),
+        ("file", "it is a file"),
+        ("s3://bucket/x", "give the path of a directory on this machine"),
+        ("", "give the path of a directory on this machine"),
+        ("/", "give a directory below the root"),
+    ):
+        where = tmp_path / target if "/" not in target and target else target
+        with pytest.raises(duckward.InvalidInputError, match=expected):
+            ward.partition(plan, where, replace=True)
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "precious"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "home"]
+
+
+def test_a_plan_for_another_table_is_refused(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(10)")
+    plan = ward.plan("t", by="id", hash=2)
+    con.execute("ALTER TABLE t ADD COLUMN more INTEGER")
+    with pytest.raises(
+        duckward.InvalidInputError, match="the plan was made for another form of t: it has 2 columns"
+    ):
+        ward.partition(plan, tmp_path / "t")
+    con.execute("DROP TABLE t")
+    with pytest.raises(duckdb.CatalogException):
+        ward.partition(plan, tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_came_after_the_plan_are_in_a_piece(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT DATE '2024-03-01' + (range)::INTEGER AS d, 'a' AS s FROM range(90)")
+    plan = ward.plan("t", by=["d", "s"], every="month", value=True)
+    con.execute(
+        "INSERT INTO t VALUES ('1900-01-01', 'a'), ('2100-01-01', 'new'), ('infinity', NULL), (NULL, 'x')"
+    )
+    done = ward.partition(plan, tmp_path / "t")
+    check(con, ward, done, "t")
+    assert done.rows == 94
+
+
+def test_a_source_that_changes_meanwhile_is_not_published(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    plan = ward.plan("SELECT range AS id, random() AS r FROM range(1000)", by="id", pieces=2)
+    with pytest.raises(
+        duckward.TransactionError, match=r"what was written is not what .* has, and was removed: piece 0 has"
+    ):
+        ward.partition(plan, tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_at_a_time_writes_a_directory(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(10)")
+    plan = ward.plan("t", by="id", hash=2)
+    (tmp_path / ".duckward-t").mkdir()
+    held = os.open(tmp_path / ".duckward-t", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(duckward.StateError, match="is being written by another partitioning"):
+        ward.partition(plan, tmp_path / "t")
+    os.close(held)
+    check(con, ward, ward.partition(plan, tmp_path / "t"), "t")
+
+
+def test_a_full_disk_leaves_nothing(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True
+        ).returncode
+        != 0
+    ):
+        pytest.skip("no file system may be mounted here")
+    try:
+        con.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(200000)")
+        with pytest.raises((duckdb.Error, duckward.Error)):
+            ward.partition(ward.plan("t", by="id", pieces=3), small / "t")
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_kill_leaves_the_old_state_or_the_new_one(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    database, target = tmp_path / "t.duckdb", tmp_path / "lake" / "t"
+    with duckdb.connect(str(database)) as made:
+        made.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(150000)")
+        made.execute("CREATE TABLE u AS SELECT range + 7 AS id, 'u' || range AS s FROM range(100000)")
+    script = f"""
+        import sys, duckdb, duckward
+        con = duckdb.connect({str(database)!r}, read_only=True)
+        ward = duckward.guard(con, "1GB")
+        plans = [ward.plan(table, by="id", pieces=pieces) for table, pieces in (("t", 120), ("u", 5))]
+        print("ready", flush=True)
+        for number in range(1000):
+            ward.partition(plans[number % 2], {str(target)!r}, replace=True)
+            print(number, flush=True)
+    """
+    con.execute(f"ATTACH '{database}' AS d (READ_ONLY)")
+    chance = random.Random(3)
+    seen = set()
+    for _ in range(15):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        # After a first round there is something to replace.
+        process.stdout.readline()
+        time.sleep(chance.random() * 1.5)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        manifest = json.loads((target / "_duckward.json").read_text())
+        table = manifest["plan"]["source"]
+        seen.add(table)
+        found = {str(file.relative_to(target)) for file in target.rglob("*.parquet")}
+        assert found == {file["path"] for piece in manifest["pieces"] for file in piece["files"]}
+        written = f"SELECT id, s FROM read_parquet('{target}/**/*.parquet', hive_partitioning = false)"
+        assert ward.validate(f"d.main.{table}", written).ok
+    assert seen == {"t", "u"}
+    # The next one finds nothing in its way, and leaves nothing besides.
+    con.execute("CREATE TABLE t AS FROM d.main.t")
+    check(con, ward, ward.partition(ward.plan("t", by="id", pieces=4), target, replace=True), "t")
