@@ -1,6 +1,6 @@
 """The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it,
-`profile` the columns of a table, `validate` that two have the same rows, show the guard's `status`, or see
-the `demo`.
+`profile` the columns of a table, `partition` it into files, `validate` that two have the same rows, show the
+guard's `status`, or see the `demo`.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
 connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 4 two sources differ, 130 cancelled.
@@ -650,6 +650,33 @@ def profile(options: argparse.Namespace) -> int:
     return OK
 
 
+def partition(options: argparse.Namespace) -> int:
+    """`duckward partition`: cuts a table into a directory of Parquet files, or shows how it would."""
+    with (
+        connected(options.database, options.read_only) as con,
+        duckward.guard(con, **guard_arguments(options)) as ward,
+    ):
+
+        def work() -> duckward.Plan | duckward.Partitioning:
+            plan = ward.plan(
+                options.source,
+                by=options.by,
+                every=options.every,
+                zone=options.zone,
+                pieces=options.pieces,
+                rows=options.rows,
+                hash=options.hash,
+                value=options.value,
+            )
+            if options.into is None:
+                return plan
+            return ward.partition(plan, options.into, replace=options.replace)
+
+        found = follow(work, ward)
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
+    return OK
+
+
 def validate(options: argparse.Namespace) -> int:
     """`duckward validate`: whether two sources have the same rows, and every difference."""
     with (
@@ -799,6 +826,27 @@ def parser() -> argparse.ArgumentParser:
     like.add_argument("column", metavar="COLUMN", nargs="?", help="one of its columns; all without it")
     like.add_argument("--json", action="store_true", help="print it as JSON")
     like.set_defaults(act=profile)
+
+    cut = verbs.add_parser(
+        "partition",
+        parents=[guard, where],
+        epilog=epilog,
+        help="cut a table into a directory of Parquet files; without --into, show the plan",
+    )
+    cut.add_argument("source", metavar="SOURCE", help="a table, the path or pattern of files, or a query")
+    cut.add_argument("--into", metavar="DIR", help="the directory; it must not be there, or be empty")
+    cut.add_argument("--replace", action="store_true", help="also an earlier partitioning may be there")
+    cut.add_argument(
+        "--by", action="append", metavar="COLUMN", help="a column to cut by (give it again for more)"
+    )
+    cut.add_argument("--every", metavar="STEP", help="by time: hour, day, week, month, quarter or year")
+    cut.add_argument("--zone", metavar="ZONE", help="the zone whose calendar that is")
+    cut.add_argument("--pieces", type=int, metavar="N", help="by range: so many pieces of like size")
+    cut.add_argument("--rows", type=int, metavar="N", help="by range: about so many rows a piece")
+    cut.add_argument("--hash", type=int, metavar="N", help="by hash: so many pieces")
+    cut.add_argument("--value", action="store_true", help="by value: a piece for each")
+    cut.add_argument("--json", action="store_true", help="print it as JSON")
+    cut.set_defaults(act=partition)
 
     same = verbs.add_parser(
         "validate",

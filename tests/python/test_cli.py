@@ -506,6 +506,38 @@ def test_profile_of_what_is_not_there() -> None:
     refused(run("profile", ":memory:", "select 1 as a", "b"), cli.USAGE, '"b"', "the columns a")
 
 
+# ---------------------------------------------------------------- partition
+
+
+def test_partition(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "test.duckdb"
+    with duckdb.connect(str(file)) as con:
+        con.execute(
+            "create table t as select range as id, date '2024-01-01' + range::int as d from range(100)"
+        )
+    month = ("partition", file, "t", "--by", "d", "--every", "month", "--read-only", "--memory", "1GB")
+    plan = run(*month)
+    assert plan.returncode == cli.OK, plan.stderr
+    assert "cut            d by time, every month" in plan.stdout
+    assert [entry.name for entry in tmp_path.iterdir()] == ["test.duckdb"]
+    done = run(*month, "--into", tmp_path / "lake")
+    assert done.returncode == cli.OK, done.stderr
+    assert "pieces         4" in done.stdout.splitlines()
+    assert (tmp_path / "lake" / "d_month=2024-04").is_dir()
+    refused(run(*month, "--into", tmp_path / "lake"), cli.USAGE, "it is there already", "replace=True")
+    by = ("--by", "id", "--by", "d", "--pieces", "2", "--hash", "3")
+    again = run("partition", file, "t", *by, "--into", tmp_path / "lake", "--replace", "--json")
+    assert len(json.loads(again.stdout)["pieces"]) == 6
+    same = run("validate", file, "t", f"select id, d from '{tmp_path}/lake/**/*.parquet'")
+    assert same.returncode == cli.OK, same.stdout
+
+
+def test_partition_of_what_cannot_be_cut() -> None:
+    refused(run("partition", ":memory:", "nowhere", "--by", "x"), cli.FAILED, "Catalog Error", "nowhere")
+    refused(run("partition", ":memory:", "select 1 as a", "--by", "b"), cli.USAGE, '"b"', "the columns a")
+    refused(run("partition", ":memory:", "select 1 as a", "--by", "a", "--hash", "0"), cli.USAGE, "hash=0")
+
+
 # ---------------------------------------------------------------- status and help
 
 
