@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 import bench
 import cost
 import latency
+import partition
 import pieces
 import stream
 import tpch
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
     "tpch": tpch.tpch,
     "pieces": pieces.pieces,
     "validate": validate.validate,
+    "partition": partition.partition,
     "interrupt": latency.interrupt,
     "stop": latency.stop,
 }

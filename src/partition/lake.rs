@@ -17,11 +17,13 @@ use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::error::{Error, ErrorKind, Result};
+use crate::units::Bytes;
 use crate::validate::{self, PieceDigest, Validation};
 use staging::{Staging, broken, move_piece};
 
-/// Pieces that one statement writes: DuckDB keeps as many files open by default, and buffers rows for each.
-const AT_ONCE: usize = 100;
+/// Pieces that one statement writes, at least and at most, and the memory that each of them takes: DuckDB buffers its rows.
+const AT_ONCE: std::ops::RangeInclusive<u64> = 100..=1000;
+const EACH: Bytes = Bytes::mib(1);
 /// Findings that an error tells.
 const TOLD: usize = 6;
 /// The column that tells pieces apart while they are written; it is in no file.
@@ -46,7 +48,7 @@ impl Partitioning {
 }
 
 /// Cuts the plan's source into `target`, a directory that must not be there, or be empty; with `replace` it may be an earlier
-/// partitioning.
+/// partitioning. `room` is what may be taken of memory.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for a target or a source that will not do; [`ErrorKind::Disk`] for what the file system refuses;
@@ -57,6 +59,7 @@ pub fn partition<E: From<Error>>(
     plan: &Plan,
     target: &Path,
     replace: bool,
+    room: Bytes,
 ) -> Result<Partitioning, E> {
     let source = Source::parse(&plan.source)?;
     let columns: Vec<(String, String)> = ask
@@ -80,6 +83,7 @@ pub fn partition<E: From<Error>>(
         source,
         columns,
         staging,
+        at_once: (room.get() / EACH.get()).clamp(*AT_ONCE.start(), *AT_ONCE.end()) as usize,
     };
     let (manifest, mut validation) = run.staged()?;
     let path = run.staging.publish()?;
@@ -97,6 +101,8 @@ struct Run<'a, E> {
     source: Source,
     columns: Vec<(String, String)>,
     staging: Staging,
+    /// Pieces that one statement writes.
+    at_once: usize,
 }
 
 impl<E: From<Error>> Run<'_, E> {
@@ -165,12 +171,12 @@ impl<E: From<Error>> Run<'_, E> {
     fn write(&mut self, data: &Path) -> Result<(), E> {
         let number = self.plan.number();
         let count = self.plan.pieces.len();
-        if count <= AT_ONCE {
+        if count <= self.at_once {
             let from = format!("SELECT *, {number} AS {PIECE} FROM {}", self.source.relation);
             return self.copy(&from, PIECE, data);
         }
         // So many pieces in a bundle that there are no more bundles than may be written at once, if that is possible.
-        let size = count.div_ceil(AT_ONCE).max(AT_ONCE.min(count.isqrt()));
+        let size = count.div_ceil(self.at_once).max(count.isqrt());
         let bundles = self.staging.path("bundles");
         let from = format!(
             "SELECT *, {PIECE} // {size} AS duckward_bundle FROM (SELECT *, ({number})::INTEGER AS {PIECE} FROM {})",
@@ -197,7 +203,7 @@ impl<E: From<Error>> Run<'_, E> {
     fn copy(&mut self, query: &str, by: &str, to: &Path) -> Result<(), E> {
         // A statement that failed and is run again finds files of the time before.
         self.ask.ask(&format!(
-            "COPY ({query}) TO {} (FORMAT parquet, PARTITION_BY ({by}), OVERWRITE true)",
+            "COPY ({query}) TO {} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, PARTITION_BY ({by}), OVERWRITE true)",
             quoted(&to.display().to_string())
         ))?;
         Ok(())

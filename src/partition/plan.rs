@@ -20,8 +20,10 @@ use crate::units::Bytes;
 
 /// The form in which plans are kept.
 const VERSION: u32 = 1;
-/// The most pieces of a plan.
+/// The most pieces of a cut by hash, and of a plan.
 pub const MOST: usize = 10_000;
+/// The most pieces of a cut whose bounds are compared one by one: DuckDB keeps a vector for each comparison and thread.
+pub const MOST_COMPARED: usize = 1000;
 
 /// How a table is cut.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -564,7 +564,9 @@ impl PyWard {
             ward: slf.clone(),
             connection: connection.cloned(),
         };
-        match partition(&mut asking, &plan.get().plan, &into, replace) {
+        let core = &slf.get().core;
+        let room = py.detach(|| core.status()).budget;
+        match partition(&mut asking, &plan.get().plan, &into, replace, room) {
             Ok(done) => Ok(PyPartitioning::new(done)),
             Err(stopped) => Err(stopped.into_py(py)),
         }

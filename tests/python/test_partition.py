@@ -114,11 +114,16 @@ def test_a_type_that_parquet_would_round_is_refused(
 
 def test_many_pieces_are_parted_in_bundles(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
     con.execute(
-        "CREATE TABLE t AS SELECT range AS id, range * 7919 % 1234 AS k, 's' || range AS s FROM range(20000)"
+        "CREATE TABLE t AS SELECT range AS id, range * 7919 % 321 AS k, 's' || range AS s FROM range(20000)"
     )
-    plan = ward.plan("t", by="k", value=True)
-    done = ward.partition(plan, tmp_path / "t")
-    assert len(done) == 1234
+    done = ward.partition(ward.plan("t", by="id", hash=1500), tmp_path / "t")
+    assert len(done) > 1400
+    check(con, ward, done, "t")
+    with duckward.guard(duckdb.connect(config={"threads": 1}), memory="200MiB") as small:
+        files = f"SELECT * FROM '{tmp_path}/t/**/*.parquet'"
+        columns = f"SELECT id, k, s FROM ({files})"
+        done = small.partition(small.plan(columns, by="k", value=True), tmp_path / "u")
+    assert len(done) == 321
     check(con, ward, done, "t")
 
 

@@ -2,7 +2,7 @@
 
 use super::balanced::{bounds, heavy};
 use super::literal::{literal, printed};
-use super::{Cut, Heavy, MOST, Plan, Rule};
+use super::{Cut, Heavy, MOST, MOST_COMPARED, Plan, Rule};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
@@ -15,6 +15,9 @@ use crate::units::{Bytes, shortened};
 /// Rows of a sample that bounds are chosen from, at least, and for each piece.
 const SAMPLE: usize = 100_000;
 const SAMPLE_PER_PIECE: usize = 200;
+/// Parts of the sample that bounds are chosen among, at least, and for each piece.
+const PARTS: usize = 4096;
+const PARTS_PER_PIECE: usize = 32;
 /// Rows that the width of a row is measured on.
 const MEASURED: usize = 2048;
 /// Rows of a piece where nothing is said: what fits into this share of the budget, within these bounds.
@@ -78,7 +81,7 @@ pub fn plan<E: From<Error>>(ask: &mut dyn Ask<E>, source: &Source, wish: &Wish) 
     let pieces: usize = cuts.iter().map(Cut::slots).fold(1, usize::saturating_mul);
     // Each cut has a slot for NULL, and one by value one for all others.
     if pieces > 2 * MOST {
-        return Err(too_many(pieces, "cut by fewer columns, or into fewer pieces each").into());
+        return Err(too_many(pieces, MOST, "cut by fewer columns, or into fewer pieces each").into());
     }
     let mut plan = Plan::new(source, names, cuts);
     plan.heavy = heavy;
@@ -202,7 +205,11 @@ impl<E: From<Error>> Planner<'_, E> {
             )),
             _ => Ok(()),
         };
-        number("pieces", wish.pieces.map(|pieces| pieces as u64), MOST as u64)?;
+        number(
+            "pieces",
+            wish.pieces.map(|pieces| pieces as u64),
+            MOST_COMPARED as u64,
+        )?;
         number("hash", wish.hash.map(|pieces| pieces as u64), MOST as u64)?;
         number("rows", wish.rows, u64::MAX)?;
         if wish.pieces.is_some() && wish.rows.is_some() {
@@ -349,13 +356,13 @@ impl<E: From<Error>> Planner<'_, E> {
     }
 
     /// Into how many pieces, where that is left open.
-    fn pieces(&self, size: Size, said: Option<usize>) -> Result<usize> {
+    fn pieces(&self, size: Size, said: Option<usize>, most: usize) -> Result<usize> {
         let pieces = match said {
             Some(pieces) => pieces,
             None => usize::try_from(size.rows.div_ceil(self.target(size))).unwrap_or(usize::MAX),
         };
-        if pieces > MOST {
-            return Err(too_many(pieces, "give more `rows` a piece"));
+        if pieces > most {
+            return Err(too_many(pieces, most, "give more `rows` a piece"));
         }
         Ok(pieces)
     }
@@ -364,11 +371,11 @@ impl<E: From<Error>> Planner<'_, E> {
         match how {
             How::Time(step) => Ok((self.time(column, step)?, Vec::new())),
             How::Range(said) => {
-                let pieces = self.pieces(size, said)?;
+                let pieces = self.pieces(size, said, MOST_COMPARED)?;
                 self.range(column, pieces)
             }
             How::Hash(said) => {
-                let pieces = self.pieces(size, said)?;
+                let pieces = self.pieces(size, said, MOST)?;
                 Ok((Rule::Hash { pieces }, Vec::new()))
             }
             How::Value => Ok((self.value(column)?, Vec::new())),
@@ -379,9 +386,14 @@ impl<E: From<Error>> Planner<'_, E> {
     fn range(&mut self, column: &Column, pieces: usize) -> Result<(Rule, Vec<Heavy>), E> {
         let name = quoted_name(&column.name);
         let sample = SAMPLE.max(pieces.saturating_mul(SAMPLE_PER_PIECE));
+        // Neighbours are put together until each is about as frequent as the others; frequent values stay alone.
+        let parts = PARTS.max(pieces.saturating_mul(PARTS_PER_PIECE));
         let rows = self.ask.ask(&format!(
-            "SELECT {}, n::VARCHAR FROM (SELECT k, count(*) AS n FROM (SELECT {name} AS k FROM {} WHERE {name} IS NOT NULL) AS q \
-             TABLESAMPLE reservoir({sample} ROWS) GROUP BY k) ORDER BY k",
+            "SELECT {}, n::VARCHAR FROM (SELECT arg_min(k, below) AS k, sum(n) AS n, min(below) AS place FROM (SELECT *, \
+             below * {parts} // whole AS part, n * {parts} > whole AS alone FROM (SELECT k, n, sum(n) OVER () AS whole, \
+             sum(n) OVER (ORDER BY k ROWS UNBOUNDED PRECEDING) - n AS below FROM (SELECT k, count(*) AS n FROM \
+             (SELECT {name} AS k FROM {} WHERE {name} IS NOT NULL) AS q TABLESAMPLE reservoir({sample} ROWS) GROUP BY k))) \
+             GROUP BY part, alone) ORDER BY place",
             printed("k", &column.type_name),
             self.source.relation
         ))?;
@@ -459,9 +471,9 @@ impl<E: From<Error>> Planner<'_, E> {
         };
         let second = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok()).unwrap_or(0i64);
         let steps = step.pieces(second(first), second(last));
-        if steps > MOST as u64 {
+        if steps > MOST_COMPARED as u64 {
             let steps = usize::try_from(steps).unwrap_or(usize::MAX);
-            return Err(too_many(steps, "cut by longer steps").into());
+            return Err(too_many(steps, MOST_COMPARED, "cut by longer steps").into());
         }
         let local = |moment: &str| match &zone {
             Some(zone) => format!("({moment}) AT TIME ZONE {}", quoted(zone)),
@@ -517,14 +529,14 @@ impl<E: From<Error>> Planner<'_, E> {
             "SELECT {} FROM (SELECT DISTINCT {name} AS k FROM {} WHERE {name} IS NOT NULL LIMIT {}) ORDER BY k",
             printed("k", &column.type_name),
             self.source.relation,
-            MOST + 1
+            MOST_COMPARED + 1
         ))?;
         let values: Vec<String> = rows.into_iter().flatten().flatten().collect();
         if values.is_empty() {
             return Err(all_null(column).into());
         }
-        if values.len() > MOST {
-            let why = format!("it has more than {MOST} values; cut it by hash or by range");
+        if values.len() > MOST_COMPARED {
+            let why = format!("it has more than {MOST_COMPARED} values; cut it by hash or by range");
             return Err(cannot(column, &why).into());
         }
         Ok(Rule::Value { values })
@@ -628,9 +640,9 @@ fn all_null(column: &Column) -> Error {
     cannot(column, "every value is NULL")
 }
 
-fn too_many(pieces: usize, advice: &str) -> Error {
+fn too_many(pieces: usize, most: usize, advice: &str) -> Error {
     Error::new(
         ErrorKind::Invalid,
-        format!("that makes {pieces} pieces, and {MOST} are the most: {advice}"),
+        format!("that makes {pieces} pieces, and {most} are the most: {advice}"),
     )
 }
