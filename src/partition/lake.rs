@@ -43,7 +43,7 @@ pub struct Partitioning {
 impl Partitioning {
     /// The rows of all pieces, as a query.
     pub fn query(&self) -> String {
-        format!("SELECT * FROM {}", files(&self.path, "**", false))
+        format!("SELECT * FROM {}", files(&self.path, "**/*.parquet"))
     }
 }
 
@@ -69,9 +69,10 @@ pub fn partition<E: From<Error>>(
         .map(|column| (column.name, column.type_name))
         .collect();
     plan.check_columns(&columns)?;
-    if let Some((name, _)) = columns.iter().find(|(name, _)| name.eq_ignore_ascii_case(PIECE)) {
+    let ours = |name: &str| name.to_ascii_lowercase().starts_with("duckward_");
+    if let Some((name, _)) = columns.iter().find(|(name, _)| ours(name)) {
         let message = format!(
-            "{} has a column {name}, which tells pieces apart; rename it in a query",
+            "{} has a column {name}, and names that begin with duckward_ tell pieces apart; rename it in a query",
             source.name
         );
         return Err(Error::new(ErrorKind::Invalid, message).into());
@@ -190,7 +191,7 @@ impl<E: From<Error>> Run<'_, E> {
             }
             let part = self.staging.path("part");
             self.copy(
-                &format!("SELECT * FROM {}", files(&directory, "*", false)),
+                &format!("SELECT * FROM {}", files(&directory, "*.parquet")),
                 PIECE,
                 &part,
             )?;
@@ -217,7 +218,7 @@ impl<E: From<Error>> Run<'_, E> {
     ) -> Result<(Vec<(usize, PieceDigest)>, Validation), E> {
         let written = Source {
             name: data.display().to_string(),
-            relation: files(data, "*", true),
+            relation: numbered(data),
         };
         let number = self.plan.number();
         let left = validate::Cut {
@@ -260,14 +261,26 @@ impl<E: From<Error>> Run<'_, E> {
     }
 }
 
-/// The files in or below a directory as a relation; `hive`: with the number of the piece, which their directories say.
-fn files(directory: &Path, below: &str, hive: bool) -> String {
-    let pattern = match below {
-        "*" if hive => "*/*.parquet",
-        "*" => "*.parquet",
-        _ => "**/*.parquet",
-    };
-    // A bracket or a star in a directory's own name is no pattern.
+/// The files in or below a directory as a relation.
+fn files(directory: &Path, below: &str) -> String {
+    format!(
+        "read_parquet({}, hive_partitioning = false)",
+        pattern(directory, below)
+    )
+}
+
+/// The same with the number of the piece, which the last directory of a file's path says. Not by hive partitioning, which
+/// would take the names of directories further up for columns.
+fn numbered(directory: &Path) -> String {
+    format!(
+        "(SELECT * EXCLUDE (duckward_file), regexp_extract(duckward_file, '{PIECE}=([0-9]+)[/\\\\][^/\\\\]*$', 1)::BIGINT AS {PIECE} \
+         FROM read_parquet({}, hive_partitioning = false, filename = 'duckward_file'))",
+        pattern(directory, "*/*.parquet")
+    )
+}
+
+/// A pattern for files below a directory, as SQL. A bracket or a star in the directory's own name is none.
+fn pattern(directory: &Path, below: &str) -> String {
     let fixed: String = directory
         .display()
         .to_string()
@@ -277,13 +290,5 @@ fn files(directory: &Path, below: &str, hive: bool) -> String {
             letter => letter.to_string(),
         })
         .collect();
-    let options = if hive {
-        format!("hive_partitioning = true, hive_types = {{'{PIECE}': 'BIGINT'}}")
-    } else {
-        "hive_partitioning = false".to_owned()
-    };
-    format!(
-        "read_parquet({}, {options})",
-        quoted(&format!("{fixed}/{pattern}"))
-    )
+    quoted(&format!("{fixed}/{below}"))
 }

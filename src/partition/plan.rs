@@ -178,7 +178,7 @@ impl Plan {
         for cut in &plan.cuts {
             cut.check().map_err(no)?;
         }
-        let count: usize = plan.cuts.iter().map(Cut::slots).product();
+        let count = plan.cuts.iter().map(Cut::slots).fold(1, usize::saturating_mul);
         if plan.cuts.is_empty() || count != plan.pieces.len() {
             return Err(no(format!(
                 "its cuts make {count} pieces, and it names {}; make it anew",
@@ -267,6 +267,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn plan() -> Plan {
@@ -320,6 +322,25 @@ mod tests {
             let edited = plan.to_json().replacen(what, with, 1);
             let error = Plan::from_json(&edited).unwrap_err();
             assert!(error.message().contains(expected), "{}", error.message());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_a_plan_as_it_was_written_or_an_error(
+            place in 0usize..2000, remove in 0usize..3, insert in "[0-9a-z\"{}\\[\\],:.'= -]{0,3}"
+        ) {
+            let mut text: Vec<char> = plan().to_json().chars().collect();
+            let place = place.min(text.len());
+            let end = (place + remove).min(text.len());
+            text.splice(place..end, insert.chars());
+            if let Ok(read) = Plan::from_json(&text.into_iter().collect::<String>()) {
+                let names = |plan: &Plan| -> Vec<(String, String)> {
+                    plan.pieces.iter().map(|piece| (piece.name.clone(), piece.condition.clone())).collect()
+                };
+                prop_assert_eq!(names(&read), read.written().into_iter().map(|piece| (piece.name, piece.condition)).collect::<Vec<_>>());
+                prop_assert_eq!(Plan::from_json(&read.to_json()).unwrap(), read);
+            }
         }
     }
 

@@ -250,6 +250,30 @@ def test_a_source_that_changes_meanwhile_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_target_below_hive_directories_or_behind_a_link(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id, 'x' || range AS v FROM range(100)")
+    plan = ward.plan("t", by="id", pieces=3)
+    check(con, ward, ward.partition(plan, tmp_path / "v=1" / "id=2" / "t"), "t")
+    (tmp_path / "other disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "other disk")
+    done = ward.partition(plan, tmp_path / "link")
+    check(con, ward, done, "t")
+    assert (tmp_path / "link").is_symlink()
+    check(con, ward, ward.partition(plan, tmp_path / "link", replace=True), "t")
+    assert (tmp_path / "other disk" / "_duckward.json").is_file()
+
+
+def test_columns_that_would_be_taken_for_ours_are_refused(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute('CREATE TABLE t AS SELECT range AS id, 1 AS "Duckward_bundle" FROM range(10)')
+    with pytest.raises(duckward.InvalidInputError, match="has a column Duckward_bundle"):
+        ward.partition(ward.plan("t", by="id", hash=2), tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_at_a_time_writes_a_directory(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
     con.execute("CREATE TABLE t AS SELECT range AS id FROM range(10)")
     plan = ward.plan("t", by="id", hash=2)

@@ -115,6 +115,19 @@ def test_a_calendar_is_that_of_the_zone(con: Any, ward: duckward.Ward) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "kind", ["TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMPTZ", "DATE"]
+)
+def test_every_type_of_time_has_a_calendar(con: Any, ward: duckward.Ward, kind: str) -> None:
+    moment = "TIMESTAMP '1969-11-20 23:59:59' + INTERVAL (range * 7) HOUR"
+    con.execute(f"CREATE TABLE t AS SELECT ({moment})::{kind} AS ts FROM range(900)")
+    con.execute(f"INSERT INTO t VALUES (NULL), ('infinity'::{kind}), ('1969-01-01'::{kind})")
+    for every in ("day", "week", "month", "quarter", "year"):
+        plan = ward.plan("t", by="ts", every=every)
+        check(con, plan)
+        assert plan.pieces[-1]["rows"] == 1
+
+
 def test_hours_are_those_of_the_clock(con: Any, ward: duckward.Ward) -> None:
     con.execute("SET TimeZone = 'Europe/Berlin'")
     for day, hours in (("2024-03-31", 23), ("2024-10-27", 24), ("2024-06-01", 24)):
@@ -167,6 +180,15 @@ def test_a_hash_is_the_same_in_every_version(con: Any, ward: duckward.Ward) -> N
         plan = ward.plan("t", by=column, hash=4)
         check(con, plan)
         assert [piece["rows"] for piece in plan.pieces[:-1]] == expected, column
+
+
+def test_equal_texts_of_a_collation_share_a_piece(con: Any, ward: duckward.Ward) -> None:
+    con.execute("CREATE TABLE t (s VARCHAR COLLATE NOCASE)")
+    con.execute("INSERT INTO t SELECT ['a', 'A', 'b', 'B', 'Z', NULL][range % 6 + 1] FROM range(60)")
+    plan = ward.plan("t", by="s", value=True)
+    check(con, plan)
+    assert [piece["rows"] for piece in plan.pieces] == [20, 20, 10, 0, 10]
+    check(con, ward.plan("t", by="s", pieces=2))
 
 
 def test_cuts_follow_one_another(con: Any, ward: duckward.Ward) -> None:

@@ -35,7 +35,13 @@ impl Staging {
         if text.trim().is_empty() || text.contains("://") {
             return Err(refused("give the path of a directory on this machine"));
         }
-        let target = std::path::absolute(target).map_err(|error| broken("finding", target, &error))?;
+        // Behind a link the directory itself takes part in the exchange, not the link.
+        let found = if target.exists() {
+            target.canonicalize()
+        } else {
+            std::path::absolute(target)
+        };
+        let target = found.map_err(|error| broken("finding", target, &error))?;
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(refused("give a directory below the root"));
         };
