@@ -289,6 +289,8 @@ class _ManifestDict(TypedDict):
     duckdb: str
     digest: str
     pieces: list[_WrittenPiece]
+    # SHA-256 of all of this without it.
+    checksum: str
 
 @type_check_only
 class _PlanDict(TypedDict):
@@ -796,6 +798,9 @@ class _Finding(TypedDict):
         "distribution",
         "duplicate_keys",
         "piece_rows",
+        "missing_file",
+        "extra_file",
+        "changed_file",
     ]
     column: str | None
     piece: str | None
@@ -889,8 +894,25 @@ class Partitioning:
         """How alike in size they are."""
 
     @property
-    def validation(self) -> Validation:
-        """The files against the source, when they were written."""
+    def validation(self) -> Validation | None:
+        """The files against the source, when they were written; None of one that was loaded."""
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Partitioning:
+        """The partitioning that is in a directory.
+
+        Raises:
+            InvalidInputError: there is none, or its manifest was edited.
+            DiskError: it cannot be read.
+        """
+
+    def check(self) -> list[_Finding]:
+        """Whether the files are still those that were written, by size and SHA-256: what is missing, added or
+        changed, and in which piece. Neither the source nor DuckDB is needed.
+
+        Raises:
+            DiskError: they cannot be read.
+        """
 
     @property
     def query(self) -> str:

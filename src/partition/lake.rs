@@ -4,6 +4,7 @@
 //! One statement scans the source once for all pieces. Where there are more of them than files may be open at once, it writes
 //! bundles of pieces, and one statement for each bundle parts it.
 
+mod check;
 mod manifest;
 mod staging;
 
@@ -18,7 +19,7 @@ use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
-use crate::validate::{self, PieceDigest, Validation};
+use crate::validate::{self, Finding, PieceDigest, Validation};
 use staging::{Staging, broken, move_piece};
 
 /// Pieces that one statement writes, at least and at most, and the memory that each of them takes: DuckDB buffers its rows.
@@ -36,11 +37,32 @@ pub struct Partitioning {
     pub path: PathBuf,
     /// What is in it, as its manifest says.
     pub manifest: Manifest,
-    /// The files against the source.
-    pub validation: Validation,
+    /// The files against the source, when they were written; none of one that was read.
+    pub validation: Option<Validation>,
 }
 
 impl Partitioning {
+    /// Reads what is in a directory that was partitioned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] where it cannot be read; [`ErrorKind::Invalid`] where it is none, or its manifest was edited.
+    pub fn load(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path).map_err(|error| broken("finding", path, &error))?;
+        Ok(Partitioning {
+            manifest: check::read(&path)?,
+            path,
+            validation: None,
+        })
+    }
+
+    /// Whether the files are still those that were written: what is missing, added or changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] where they cannot be read.
+    pub fn check(&self) -> Result<Vec<Finding>> {
+        check::files(&self.path, &self.manifest)
+    }
+
     /// The rows of all pieces, as a query.
     pub fn query(&self) -> String {
         format!("SELECT * FROM {}", files(&self.path, "**/*.parquet"))
@@ -92,7 +114,7 @@ pub fn partition<E: From<Error>>(
     Ok(Partitioning {
         path,
         manifest,
-        validation,
+        validation: Some(validation),
     })
 }
 

@@ -1,7 +1,10 @@
 //! `Partitioning` as Python sees it.
 
+use std::path::PathBuf;
+
 use pyo3::prelude::*;
 
+use super::error::exception;
 use super::guard::to_python;
 use super::plan::PyPlan;
 use super::validation::PyValidation;
@@ -11,7 +14,7 @@ use crate::partition::plan::Balance;
 /// A table in pieces, on disk. Made by `ward.partition(...)`.
 #[pyclass(frozen, module = "duckward", name = "Partitioning")]
 pub(super) struct PyPartitioning {
-    done: Partitioning,
+    pub(super) done: Partitioning,
 }
 
 impl PyPartitioning {
@@ -67,10 +70,26 @@ impl PyPartitioning {
         to_python(py, &self.balance_of())
     }
 
-    /// The files against the source, when they were written.
+    /// The files against the source, when they were written; None of one that was loaded.
     #[getter]
-    fn validation(&self) -> PyValidation {
-        PyValidation::new(self.done.validation.clone())
+    fn validation(&self) -> Option<PyValidation> {
+        self.done.validation.clone().map(PyValidation::new)
+    }
+
+    /// The partitioning that is in a directory.
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        py.detach(|| Partitioning::load(&path))
+            .map(PyPartitioning::new)
+            .map_err(|error| exception(py, &error))
+    }
+
+    /// Whether the files are still those that were written: what is missing, added or changed, as dictionaries.
+    fn check<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let findings = py
+            .detach(|| self.done.check())
+            .map_err(|error| exception(py, &error))?;
+        to_python(py, &findings)
     }
 
     /// The rows of all pieces, as a query.

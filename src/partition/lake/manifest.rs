@@ -31,6 +31,8 @@ pub struct Manifest {
     pub digest: String,
     /// The pieces that have rows, in order.
     pub pieces: Vec<Part>,
+    /// SHA-256 of all of this without it, so that an edited manifest is told from one that was written.
+    checksum: String,
 }
 
 /// A piece that was written.
@@ -68,7 +70,28 @@ impl Manifest {
             duckdb,
             digest: DIGEST.to_owned(),
             pieces,
+            checksum: String::new(),
         }
+    }
+
+    /// The manifest as JSON, to be kept.
+    pub(super) fn seal(&mut self) -> String {
+        self.checksum = self.sum();
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    fn sum(&self) -> String {
+        let mut bare = self.clone();
+        bare.checksum = String::new();
+        let text = serde_json::to_string(&bare).unwrap_or_default();
+        hexadecimal(&Sha256::digest(text.as_bytes()))
+    }
+
+    /// What a piece's files are called, by the name of the piece.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &FileOnDisk)> {
+        self.pieces
+            .iter()
+            .flat_map(|part| part.files.iter().map(|file| (part.name.as_str(), file)))
     }
 
     /// Rows of all pieces.
@@ -85,6 +108,9 @@ impl Manifest {
         let manifest: Manifest = serde_json::from_str(json).map_err(|error| no(error.to_string()))?;
         if manifest.version != VERSION {
             return Err(no(format!("it has version {}, not {VERSION}", manifest.version)));
+        }
+        if manifest.checksum != manifest.sum() {
+            return Err(no("somebody has edited it; partition anew".to_owned()));
         }
         Ok(manifest)
     }

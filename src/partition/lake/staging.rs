@@ -121,35 +121,15 @@ impl Staging {
             .iter_mut()
             .flat_map(|piece| &mut piece.files)
             .collect();
-        let share = files.len().div_ceil(READERS).max(1);
-        std::thread::scope(|scope| {
-            let readers: Vec<_> = files
-                .chunks_mut(share)
-                .map(|files| {
-                    scope.spawn(move || {
-                        files.iter_mut().try_for_each(|file| {
-                            let path = self.path(&file.path);
-                            (file.bytes, file.sha256) =
-                                checksum(&path).map_err(|error| broken("reading back", &path, &error))?;
-                            Ok::<(), Error>(())
-                        })
-                    })
-                })
-                .collect();
-            readers.into_iter().try_for_each(|reader| {
-                reader
-                    .join()
-                    .map_err(|_| Error::new(ErrorKind::Internal, "a thread that read files panicked"))?
-            })
+        in_threads(&mut files, &|file| {
+            let path = self.path(&file.path);
+            (file.bytes, file.sha256) =
+                checksum(&path).map_err(|error| broken("reading back", &path, &error))?;
+            synchronised(&path).map_err(|error| broken("writing", &path, &error))
         })?;
         let path = self.path(FILE);
-        let text = serde_json::to_string_pretty(&*manifest).map_err(|error| {
-            Error::new(
-                ErrorKind::Internal,
-                format!("the manifest cannot be written: {error}"),
-            )
-        })?;
-        fs::write(&path, text).map_err(|error| broken("writing", &path, &error))?;
+        fs::write(&path, manifest.seal()).map_err(|error| broken("writing", &path, &error))?;
+        synchronised(&path).map_err(|error| broken("writing", &path, &error))?;
         synchronise(&self.directory)
     }
 
@@ -283,8 +263,29 @@ pub(super) fn join(from: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Size and SHA-256 of a file, which is on the disk then.
-fn checksum(path: &Path) -> io::Result<(u64, String)> {
+/// Does something with each of several files, a few at a time.
+pub(super) fn in_threads<T: Send>(all: &mut [T], act: &(dyn Fn(&mut T) -> Result<()> + Sync)) -> Result<()> {
+    let share = all.len().div_ceil(READERS).max(1);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = all
+            .chunks_mut(share)
+            .map(|some| scope.spawn(move || some.iter_mut().try_for_each(act)))
+            .collect();
+        readers.into_iter().try_for_each(|reader| {
+            reader
+                .join()
+                .map_err(|_| Error::new(ErrorKind::Internal, "a thread that read files panicked"))?
+        })
+    })
+}
+
+/// Sees to it that a file is on the disk.
+fn synchronised(path: &Path) -> io::Result<()> {
+    open(path)?.sync_all()
+}
+
+/// Size and SHA-256 of a file.
+pub(super) fn checksum(path: &Path) -> io::Result<(u64, String)> {
     let mut file = open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK];
@@ -297,7 +298,6 @@ fn checksum(path: &Path) -> io::Result<(u64, String)> {
         hash.update(&buffer[..read]);
         bytes += read as u64;
     }
-    file.sync_all()?;
     Ok((bytes, hexadecimal(&hash.finalize())))
 }
 
