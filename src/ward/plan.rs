@@ -171,7 +171,8 @@ impl Plan {
                 escaped(&shortened(&piece.name, NAME)),
                 piece.rows
             );
-            if index % every == 0 {
+            // A name that begins near the right edge would be cut off.
+            if index % every == 0 && x < WIDTH - 60.0 {
                 let _ = write!(
                     svg,
                     "<text x=\"{x:.1}\" y=\"{:.1}\" fill=\"#222222\">{}</text>",
@@ -281,5 +282,57 @@ impl Partitioning {
 impl fmt::Display for Partitioning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         text_lines(f, self.lines())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::source::Source;
+    use crate::engine::{Ask, Rows};
+    use crate::error::Error;
+    use crate::partition::plan::{Plan, Wish, plan};
+
+    /// A table of two columns; every piece has as many rows as its number says.
+    struct Table;
+
+    impl Ask<Error> for Table {
+        fn ask(&mut self, sql: &str) -> Result<Rows, Error> {
+            let row = |cells: &[&str]| cells.iter().map(|cell| Some((*cell).to_owned())).collect();
+            Ok(if sql.starts_with("DESCRIBE") {
+                vec![row(&["a<b", "INTEGER"])]
+            } else if sql.starts_with("SELECT count(*)") {
+                vec![row(&["5050"])]
+            } else {
+                (0..101)
+                    .map(|piece: u32| row(&[&piece.to_string(), &piece.to_string()]))
+                    .collect()
+            })
+        }
+    }
+
+    fn hashed() -> Plan {
+        let wish = Wish {
+            by: vec!["A<B".to_owned()],
+            hash: Some(100),
+            ..Wish::default()
+        };
+        plan(&mut Table, &Source::parse("t").unwrap(), &wish).unwrap()
+    }
+
+    #[test]
+    fn text_tells_the_balance_and_leaves_out_the_middle() {
+        let text = hashed().to_string();
+        assert!(text.contains("cut            a<b by hash into 100"), "{text}");
+        assert!(text.contains("poor: 1 to 100 rows"), "{text}");
+        assert!(text.contains("and 60 more"), "{text}");
+        assert_eq!(text.lines().count(), 6 + 40 + 1);
+        assert_eq!(hashed().bars().lines().count(), 41);
+    }
+
+    #[test]
+    fn html_and_pictures_are_escaped() {
+        for text in [hashed().to_html(), hashed().to_svg()] {
+            assert!(!text.contains("a<b"), "{text}");
+        }
     }
 }
