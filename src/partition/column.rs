@@ -1,5 +1,6 @@
 //! Columns and their types, as far as cutting goes. Pure.
 
+use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::error::Error;
 
@@ -88,15 +89,19 @@ impl Column {
     }
 
     /// From a row of DESCRIBE.
-    pub fn read(row: Vec<Option<String>>) -> Option<Self> {
+    fn read(row: Vec<Option<String>>) -> Option<Self> {
         let mut row = row.into_iter();
         Some(Column::new(row.next()??, row.next()??))
     }
 }
 
-/// The statement whose rows [`Column::read`] reads.
-pub fn description(source: &Source) -> String {
-    format!("DESCRIBE SELECT * FROM {}", source.relation)
+/// The columns of what can be selected from.
+///
+/// # Errors
+/// Those of whoever is asked.
+pub fn columns<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<Column>, E> {
+    let rows = ask.ask(&format!("DESCRIBE SELECT * FROM {relation}"))?;
+    Ok(rows.into_iter().filter_map(Column::read).collect())
 }
 
 /// The error of a column that `source` does not have; `setting` is what named it.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use manifest::{FileOnDisk, Manifest, Part};
 
-use super::column::{Column, description};
+use super::column::columns;
 use super::plan::Plan;
 use crate::engine::Ask;
 use crate::engine::source::Source;
@@ -84,12 +84,7 @@ pub fn partition<E: From<Error>>(
     room: Bytes,
 ) -> Result<Partitioning, E> {
     let source = Source::parse(&plan.source)?;
-    let columns: Vec<(String, String)> = ask
-        .ask(&description(&source))?
-        .into_iter()
-        .filter_map(Column::read)
-        .map(|column| (column.name, column.type_name))
-        .collect();
+    let columns = described(ask, &source.relation)?;
     plan.check_columns(&columns)?;
     let ours = |name: &str| name.to_ascii_lowercase().starts_with("duckward_");
     if let Some((name, _)) = columns.iter().find(|(name, _)| ours(name)) {
@@ -148,8 +143,8 @@ impl<E: From<Error>> Run<'_, E> {
             parts.push(Part {
                 name: planned.name.clone(),
                 condition: planned.condition.clone(),
-                rows: piece.right_rows,
-                digest: piece.right_digest,
+                rows: piece.rows,
+                digest: piece.digest,
                 files,
             });
         }
@@ -167,13 +162,7 @@ impl<E: From<Error>> Run<'_, E> {
             "COPY (SELECT * FROM {} LIMIT 0) TO {file} (FORMAT parquet)",
             self.source.relation
         ))?;
-        let types: Vec<(String, String)> = self
-            .ask
-            .ask(&format!("DESCRIBE SELECT * FROM {file}"))?
-            .into_iter()
-            .filter_map(Column::read)
-            .map(|column| (column.name, column.type_name))
-            .collect();
+        let types = described(self.ask, &file)?;
         std::fs::remove_file(&probe).map_err(|error| broken("removing", &probe, &error))?;
         let lossy = self.columns.iter().zip(&types).find(|((_, kind), (_, stored))| {
             matches!(kind.as_str(), "HUGEINT" | "UHUGEINT") && stored == "DOUBLE"
@@ -281,6 +270,15 @@ impl<E: From<Error>> Run<'_, E> {
         );
         Err(Error::new(ErrorKind::Transaction, message).into())
     }
+}
+
+/// Name and type of each column.
+fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<(String, String)>, E> {
+    let found = columns(ask, relation)?;
+    Ok(found
+        .into_iter()
+        .map(|column| (column.name, column.type_name))
+        .collect())
 }
 
 /// The files in or below a directory as a relation.

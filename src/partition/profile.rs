@@ -6,7 +6,7 @@ mod question;
 use serde::{Deserialize, Serialize};
 
 use super::calendar::Step;
-use super::column::{Column, description, unknown};
+use super::column::{self, unknown};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
@@ -129,11 +129,7 @@ pub fn profile<E: From<Error>>(
     source: &Source,
     column: Option<&str>,
 ) -> Result<Vec<Profile>, E> {
-    let columns: Vec<Column> = ask
-        .ask(&description(source))?
-        .into_iter()
-        .filter_map(Column::read)
-        .collect();
+    let columns = column::columns(ask, &source.relation)?;
     let wanted: Vec<usize> = match column {
         None => (0..columns.len()).collect(),
         Some(name) => vec![

@@ -59,14 +59,25 @@ pub fn compare<E: From<Error>>(
         findings,
         ..
     } = look;
-    let [left_totals, right_totals] = totals;
-    Ok(Validation {
+    let on = keys.iter().map(|index| shared[*index].left.clone()).collect();
+    Ok(verdict([left, right], on, &shared, &totals, findings))
+}
+
+/// What was found of two sources, by the totals of each.
+pub(super) fn verdict(
+    [left, right]: [&Source; 2],
+    on: Vec<String>,
+    shared: &[Shared],
+    [of_left, of_right]: &[Totals; 2],
+    findings: Vec<Finding>,
+) -> Validation {
+    Validation {
         ok: findings.is_empty(),
         left: left.name.clone(),
         right: right.name.clone(),
-        left_rows: left_totals.rows,
-        right_rows: right_totals.rows,
-        on: keys.iter().map(|index| shared[*index].left.clone()).collect(),
+        left_rows: of_left.rows,
+        right_rows: of_right.rows,
+        on,
         columns: shared
             .iter()
             .enumerate()
@@ -74,15 +85,15 @@ pub fn compare<E: From<Error>>(
                 name: column.left.clone(),
                 left_type: column.left_type.clone(),
                 right_type: column.right_type.clone(),
-                left_nulls: left_totals.nulls(index),
-                right_nulls: right_totals.nulls(index),
-                same: left_totals.columns[index] == right_totals.columns[index],
+                left_nulls: of_left.nulls(index),
+                right_nulls: of_right.nulls(index),
+                same: of_left.columns[index] == of_right.columns[index],
             })
             .collect(),
-        left_digest: left_totals.digest(),
-        right_digest: right_totals.digest(),
+        left_digest: of_left.digest(),
+        right_digest: of_right.digest(),
         findings,
-    })
+    }
 }
 
 /// Name and type of each column.
@@ -173,7 +184,7 @@ pub(super) struct Totals {
     pub rows: u64,
     sums: [u64; 2],
     /// Of each column the values that are not NULL, and the sum of their hashes.
-    pub columns: Vec<(u64, u64)>,
+    columns: Vec<(u64, u64)>,
 }
 
 /// The totals of both sides, of each piece and of all.

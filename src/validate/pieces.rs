@@ -1,10 +1,11 @@
 //! A table in pieces against the table: of each piece its rows and digests, on both sides, in one statement.
 
-use super::compare::{Options, compare, totals_of};
+use super::compare::{Options, compare, totals_of, verdict};
 use super::sql::{self, Shared};
-use super::{Column, Finding, FindingKind, Validation};
+use super::{Finding, FindingKind, Validation};
 use crate::engine::Ask;
 use crate::engine::source::Source;
+use crate::engine::text::quoted_name;
 use crate::error::{Error, Result};
 
 /// A source and the expression that says in which piece a row is.
@@ -18,17 +19,13 @@ pub struct Cut<'a> {
     pub number: &'a str,
 }
 
-/// A piece on both sides.
+/// A piece as it is on the right side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PieceDigest {
-    /// Its rows on the left.
-    pub left_rows: u64,
-    /// Its rows on the right.
-    pub right_rows: u64,
-    /// 128 bits over its rows on the left, as hexadecimal digits.
-    pub left_digest: String,
-    /// The same on the right.
-    pub right_digest: String,
+    /// Its rows.
+    pub rows: u64,
+    /// 128 bits over its rows, as hexadecimal digits.
+    pub digest: String,
 }
 
 /// Compares `right` with `left`, piece by piece; `name` says what a piece is called. The pieces that have rows, in order, and
@@ -80,49 +77,26 @@ pub fn pieces<E: From<Error>>(
             });
         }
         let digest = PieceDigest {
-            left_rows: of_left.rows,
-            right_rows: of_right.rows,
-            left_digest: of_left.digest(),
-            right_digest: of_right.digest(),
+            rows: of_right.rows,
+            digest: of_right.digest(),
         };
         all.push((*piece, digest));
     }
     if !findings.is_empty() {
         // Which rows: without the pieces, over the whole.
-        let names: Vec<String> = right
-            .columns
-            .iter()
-            .map(|(name, _)| crate::engine::text::quoted_name(name))
-            .collect();
+        let names: Vec<String> = right.columns.iter().map(|(name, _)| quoted_name(name)).collect();
         let written = Source {
             name: right.source.name.clone(),
             relation: format!("(SELECT {} FROM {})", names.join(", "), right.source.relation),
         };
         findings.extend(compare(ask, left.source, &written, &Options::default())?.findings);
     }
-    let [of_left, of_right] = &found.all;
-    let validation = Validation {
-        ok: findings.is_empty(),
-        left: left.source.name.clone(),
-        right: right.source.name.clone(),
-        left_rows: of_left.rows,
-        right_rows: of_right.rows,
-        on: Vec::new(),
-        columns: shared
-            .iter()
-            .enumerate()
-            .map(|(index, column)| Column {
-                name: column.left.clone(),
-                left_type: column.left_type.clone(),
-                right_type: column.right_type.clone(),
-                left_nulls: of_left.nulls(index),
-                right_nulls: of_right.nulls(index),
-                same: of_left.columns.get(index) == of_right.columns.get(index),
-            })
-            .collect(),
-        left_digest: of_left.digest(),
-        right_digest: of_right.digest(),
+    let validation = verdict(
+        [left.source, right.source],
+        Vec::new(),
+        &shared,
+        &found.all,
         findings,
-    };
+    );
     Ok((all, validation))
 }

@@ -241,7 +241,7 @@ impl Partitioning {
         let manifest = &self.manifest;
         let files = || manifest.pieces.iter().flat_map(|piece| &piece.files);
         let balance = Balance::of(manifest.pieces.iter().map(|piece| piece.rows));
-        vec![
+        let mut lines = vec![
             ("into", self.path.display().to_string()),
             ("rows", manifest.rows().to_string()),
             ("pieces", manifest.pieces.len().to_string()),
@@ -263,14 +263,16 @@ impl Partitioning {
                     balance.variation
                 ),
             ),
-            (
+        ];
+        // One that was read from its directory has not been compared now.
+        if self.validation.is_some() {
+            let source = shortened(&manifest.plan.source, CONDITION);
+            lines.push((
                 "validated",
-                format!(
-                    "every row of {} is there once, by counts and digests of each piece",
-                    shortened(&manifest.plan.source, CONDITION)
-                ),
-            ),
-        ]
+                format!("every row of {source} is there once, by counts and digests of each piece"),
+            ));
+        }
+        lines
     }
 
     /// That as a small HTML table, for notebooks.

@@ -304,6 +304,8 @@ def test_whatever_happens_to_a_file_is_found_and_located(
     files = [(piece["name"], file["path"]) for piece in made.pieces for file in piece["files"]]
     done = duckward.Partitioning.load(tmp_path / "t")
     assert done.validation is None
+    assert "validated" in str(made)
+    assert "validated" not in str(done)
     chance = random.Random(2)
     for _ in range(400):
         name, path = chance.choice(files)

@@ -8,7 +8,7 @@ use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::calendar::Step;
-use crate::partition::column::{Column, Family, description, unknown};
+use crate::partition::column::{self, Column, Family, unknown};
 use crate::partition::profile::{Kind, Profile, profile, shown};
 use crate::units::{Bytes, shortened};
 
@@ -55,11 +55,7 @@ pub struct Wish {
 /// [`ErrorKind::Invalid`] where there is no such column, where it cannot be cut that way, and where there is nothing to cut;
 /// whatever the one who answers has against the source.
 pub fn plan<E: From<Error>>(ask: &mut dyn Ask<E>, source: &Source, wish: &Wish) -> Result<Plan, E> {
-    let columns: Vec<Column> = ask
-        .ask(&description(source))?
-        .into_iter()
-        .filter_map(Column::read)
-        .collect();
+    let columns = column::columns(ask, &source.relation)?;
     let mut planner = Planner { ask, source, wish };
     let chosen = planner.choose(&columns)?;
     let rows = planner.rows(&columns)?;
