@@ -93,6 +93,20 @@ def difference(
     con: Con, ward: duckward.Ward, sql: str, pieces: int, ordered: bool, verify: Verify = "counts"
 ) -> Outcome:
     """Compares one statement."""
+    # DuckDB 1.4 groups what comes out of grouping sets wrongly now and then, where threads share the work
+    # (duckdb issue 19616); one thread does not.
+    alone = duckdb.__version__.startswith("1.4") and re.search(r"\b(CUBE|ROLLUP|SETS)\b", sql) is not None
+    if alone:
+        (threads,) = con.execute("SELECT current_setting('threads')").fetchall()[0]
+        con.execute("SET threads = 1")
+    try:
+        return _difference(con, ward, sql, pieces, ordered, verify)
+    finally:
+        if alone:
+            con.execute(f"SET threads = {threads}")
+
+
+def _difference(con: Con, ward: duckward.Ward, sql: str, pieces: int, ordered: bool, verify: Verify) -> Outcome:
     expected: Given | None = None
     theirs: Exception | None = None
     try:
