@@ -3,7 +3,6 @@
 //! Every change of a setting goes through [`Instance::set`], which remembers what was there before; nothing is changed
 //! that `Instance::restore` does not put back. All of it runs on connections of our own.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -521,30 +520,35 @@ pub fn ensure_writable(directory: &Path) -> Result<()> {
     written
 }
 
-/// The settings of the degraded rung, in force until this is dropped.
+/// Settings of an instance, in force until this is dropped.
 #[derive(Debug)]
-pub struct Degraded {
+pub struct HeldSettings {
     instance: Arc<Instance>,
     names: Vec<&'static str>,
 }
 
-impl Degraded {
-    /// One thread, small write buffers, no insertion order if `keep_order` is false. What this version does not have,
-    /// or refuses, is left out; the names of what was set are in the report.
-    pub fn enter(instance: &Arc<Instance>, keep_order: bool) -> Self {
-        let mut wanted: BTreeMap<&'static str, &str> = BTreeMap::new();
-        wanted.insert("threads", "1");
-        wanted.insert("write_buffer_row_group_count", "1");
-        wanted.insert("partitioned_write_max_open_files", "10");
+impl HeldSettings {
+    /// The settings of the degraded rung: one thread, small write buffers, no insertion order if `keep_order` is false.
+    pub fn degraded(instance: &Arc<Instance>, keep_order: bool) -> Self {
+        let mut wanted = vec![
+            ("partitioned_write_max_open_files", "10"),
+            ("threads", "1"),
+            ("write_buffer_row_group_count", "1"),
+        ];
         if !keep_order {
-            wanted.insert("preserve_insertion_order", "false");
+            wanted.push(("preserve_insertion_order", "false"));
         }
+        HeldSettings::new(instance, &wanted)
+    }
+
+    /// What this version does not have, or refuses, is left out; the names of what was set are in [`HeldSettings::names`].
+    pub fn new(instance: &Arc<Instance>, wanted: &[(&'static str, &str)]) -> Self {
         let names = wanted
-            .into_iter()
+            .iter()
             .filter(|(name, value)| instance.hold(name, value).is_ok())
-            .map(|(name, _)| name)
+            .map(|(name, _)| *name)
             .collect();
-        Degraded {
+        HeldSettings {
             instance: Arc::clone(instance),
             names,
         }
@@ -556,7 +560,7 @@ impl Degraded {
     }
 }
 
-impl Drop for Degraded {
+impl Drop for HeldSettings {
     fn drop(&mut self) {
         for name in self.names.iter().rev() {
             // A closed connection has nothing left to put back.

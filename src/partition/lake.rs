@@ -13,22 +13,41 @@ use std::path::{Path, PathBuf};
 pub use manifest::{FileOnDisk, Manifest, Part};
 
 use super::column::columns;
-use super::plan::Plan;
+use super::plan::{MOST, PIECE, Plan};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
-use crate::validate::{self, Finding, PieceDigest, Validation};
+use crate::validate::{self, Finding, Layout, PieceDigest, Validation};
 use staging::{Staging, broken, move_piece};
 
-/// Pieces that one statement writes, at least and at most, and the memory that each of them takes: DuckDB buffers its rows.
-const AT_ONCE: std::ops::RangeInclusive<u64> = 100..=1000;
-const EACH: Bytes = Bytes::mib(1);
+/// Memory that each piece takes while it is written, at least: DuckDB buffers its rows.
+const EACH: Bytes = Bytes(32 << 10);
+/// The column that says in which piece's directory a row was found.
+const AT: &str = "duckward_at";
 /// Findings that an error tells.
 const TOLD: usize = 6;
-/// The column that tells pieces apart while they are written; it is in no file.
-const PIECE: &str = "duckward_piece";
+
+/// What writing may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Memory.
+    pub memory: Bytes,
+    /// Files that may be open at once.
+    pub files: usize,
+}
+
+impl Room {
+    /// More files than that are never open at once.
+    pub const MOST: usize = MOST;
+
+    /// Pieces that one statement may write.
+    fn pieces(self) -> usize {
+        let by_memory = usize::try_from(self.memory.get() / EACH.get()).unwrap_or(usize::MAX);
+        by_memory.min(self.files).max(1)
+    }
+}
 
 /// What became of a partitioning: where it is, what is in it, and the proof.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +89,7 @@ impl Partitioning {
 }
 
 /// Cuts the plan's source into `target`, a directory that must not be there, or be empty; with `replace` it may be an earlier
-/// partitioning. `room` is what may be taken of memory.
+/// partitioning. `room` is what may be taken for it.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for a target or a source that will not do; [`ErrorKind::Disk`] for what the file system refuses;
@@ -81,7 +100,7 @@ pub fn partition<E: From<Error>>(
     plan: &Plan,
     target: &Path,
     replace: bool,
-    room: Bytes,
+    room: Room,
 ) -> Result<Partitioning, E> {
     let source = Source::parse(&plan.source)?;
     let columns = described(ask, &source.relation)?;
@@ -101,7 +120,7 @@ pub fn partition<E: From<Error>>(
         source,
         columns,
         staging,
-        at_once: (room.get() / EACH.get()).clamp(*AT_ONCE.start(), *AT_ONCE.end()) as usize,
+        at_once: room.pieces(),
     };
     let (manifest, mut validation) = run.staged()?;
     let path = run.staging.publish()?;
@@ -181,19 +200,15 @@ impl<E: From<Error>> Run<'_, E> {
     }
 
     fn write(&mut self, data: &Path) -> Result<(), E> {
-        let number = self.plan.number();
+        let numbered = self.plan.numbered(&self.source.relation);
         let count = self.plan.pieces.len();
         if count <= self.at_once {
-            let from = format!("SELECT *, {number} AS {PIECE} FROM {}", self.source.relation);
-            return self.copy(&from, PIECE, data);
+            return self.copy(&format!("SELECT * FROM {numbered}"), PIECE, data);
         }
         // So many pieces in a bundle that there are no more bundles than may be written at once, if that is possible.
         let size = count.div_ceil(self.at_once).max(count.isqrt());
         let bundles = self.staging.path("bundles");
-        let from = format!(
-            "SELECT *, {PIECE} // {size} AS duckward_bundle FROM (SELECT *, ({number})::INTEGER AS {PIECE} FROM {})",
-            self.source.relation
-        );
+        let from = format!("SELECT *, {PIECE} // {size} AS duckward_bundle FROM {numbered}");
         self.copy(&from, "duckward_bundle", &bundles)?;
         for bundle in 0..count.div_ceil(size) {
             let directory = bundles.join(format!("duckward_bundle={bundle}"));
@@ -231,23 +246,21 @@ impl<E: From<Error>> Run<'_, E> {
             name: data.display().to_string(),
             relation: numbered(data),
         };
-        let number = self.plan.number();
-        let left = validate::Cut {
+        let whole = validate::Whole {
             source: &self.source,
             columns: &self.columns,
-            number: &number,
         };
-        let right = validate::Cut {
-            source: &written,
-            columns: types,
-            number: PIECE,
-        };
-        let (pieces, validation) = validate::pieces(self.ask, left, right, &|number| {
-            self.plan
-                .pieces
-                .get(number)
-                .map_or_else(|| number.to_string(), |piece| piece.name.clone())
-        })?;
+        let (pieces, validation) = validate::pieces(
+            self.ask,
+            whole,
+            &validate::Pieces {
+                source: &written,
+                columns: types,
+                at: AT,
+                piece: PIECE,
+                layout: self.plan,
+            },
+        )?;
         if validation.ok {
             return Ok((pieces, validation));
         }
@@ -293,7 +306,7 @@ fn files(directory: &Path, below: &str) -> String {
 /// would take the names of directories further up for columns.
 fn numbered(directory: &Path) -> String {
     format!(
-        "(SELECT * EXCLUDE (duckward_file), regexp_extract(duckward_file, '{PIECE}=([0-9]+)[/\\\\][^/\\\\]*$', 1)::BIGINT AS {PIECE} \
+        "(SELECT * EXCLUDE (duckward_file), regexp_extract(duckward_file, '{PIECE}=([0-9]+)[/\\\\][^/\\\\]*$', 1)::BIGINT AS {AT} \
          FROM read_parquet({}, hive_partitioning = false, filename = 'duckward_file'))",
         pattern(directory, "*/*.parquet")
     )

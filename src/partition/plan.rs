@@ -17,9 +17,12 @@ pub use rule::{Cut, Rule};
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
+use crate::validate::Layout;
 
 /// The form in which plans are kept.
 const VERSION: u32 = 1;
+/// The column that tells pieces apart; it is in no file.
+pub const PIECE: &str = "duckward_piece";
 /// The most pieces of a cut by hash, and of a plan.
 pub const MOST: usize = 10_000;
 /// The most pieces of a cut whose bounds are compared one by one: DuckDB keeps a vector for each comparison and thread.
@@ -235,20 +238,20 @@ impl Plan {
 
     /// The pieces that the cuts make, without counts.
     fn written(&self) -> Vec<Piece> {
-        let mut pieces = vec![(String::new(), String::new())];
-        for cut in &self.cuts {
+        let mut pieces: Vec<(String, String)> = Vec::new();
+        for (index, cut) in self.cuts.iter().enumerate() {
             let slots: Vec<(String, String)> = (0..cut.slots())
                 .map(|slot| (cut.name(slot), cut.condition(slot)))
                 .collect();
+            if index == 0 {
+                pieces = slots;
+                continue;
+            }
             pieces = pieces
                 .iter()
                 .flat_map(|(name, condition)| {
                     slots.iter().map(move |(slot, also)| {
-                        if name.is_empty() {
-                            (slot.clone(), also.clone())
-                        } else {
-                            (format!("{name}/{slot}"), format!("{condition} AND {also}"))
-                        }
+                        (format!("{name}/{slot}"), format!("{condition} AND {also}"))
                     })
                 })
                 .collect();
@@ -262,6 +265,37 @@ impl Plan {
                 bytes: Bytes(0),
             })
             .collect()
+    }
+}
+
+impl Layout for Plan {
+    /// `relation`, which has the columns of the source, with the number of each row's piece, from 0, as the column [`PIECE`].
+    fn numbered(&self, relation: &str) -> String {
+        if let [cut] = self.cuts.as_slice() {
+            return cut.numbered(relation, PIECE);
+        }
+        let mut slots = relation.to_owned();
+        let mut number = String::new();
+        let mut names = Vec::new();
+        for (index, cut) in self.cuts.iter().enumerate() {
+            let name = format!("duckward_slot_{index}");
+            slots = cut.numbered(&slots, &name);
+            number = if number.is_empty() {
+                name.clone()
+            } else {
+                format!("({number}) * {} + {name}", cut.slots())
+            };
+            names.push(name);
+        }
+        format!(
+            "(SELECT * EXCLUDE ({}), {number} AS {PIECE} FROM {slots})",
+            names.join(", ")
+        )
+    }
+
+    fn name(&self, piece: usize) -> String {
+        let planned = self.pieces.get(piece);
+        planned.map_or_else(|| piece.to_string(), |planned| planned.name.clone())
     }
 }
 
@@ -298,6 +332,22 @@ mod tests {
         let names: std::collections::BTreeSet<&str> =
             plan.pieces.iter().map(|piece| piece.name.as_str()).collect();
         assert_eq!(names.len(), plan.pieces.len());
+    }
+
+    #[test]
+    fn a_value_without_a_name_is_a_condition_too() {
+        let mut plan = plan();
+        plan.cuts[0].rule = Rule::Value {
+            values: vec![String::new()],
+        };
+        plan.cuts[0].type_name = "VARCHAR".to_owned();
+        let first = &plan.written()[0];
+        assert_eq!(first.name, "/0");
+        assert!(
+            first.condition.starts_with("\"a\" = '' AND "),
+            "{}",
+            first.condition
+        );
     }
 
     #[test]

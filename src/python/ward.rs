@@ -578,8 +578,10 @@ impl PyWard {
             connection: connection.cloned(),
         };
         let core = &slf.get().core;
-        let room = py.detach(|| core.status()).budget;
-        match partition(&mut asking, &plan.get().plan, &into, replace, room) {
+        let (room, held) = py.detach(|| core.writing());
+        let done = partition(&mut asking, &plan.get().plan, &into, replace, room);
+        py.detach(|| drop(held));
+        match done {
             Ok(done) => Ok(PyPartitioning::new(done)),
             Err(stopped) => Err(stopped.into_py(py)),
         }

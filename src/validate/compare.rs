@@ -196,12 +196,7 @@ pub(super) struct ByPiece {
 
 /// Reads what [`sql::totals_by_piece`] asks for.
 pub(super) fn totals_of(rows: &Rows, count: usize) -> Result<ByPiece> {
-    let none = || {
-        [(); 2].map(|()| Totals {
-            columns: vec![(0, 0); count],
-            ..Totals::default()
-        })
-    };
+    let none = || [Totals::none(count), Totals::none(count)];
     let mut found = ByPiece {
         pieces: BTreeMap::new(),
         all: none(),
@@ -220,15 +215,25 @@ pub(super) fn totals_of(rows: &Rows, count: usize) -> Result<ByPiece> {
     Ok(found)
 }
 
+/// Sums of 64-bit hashes have up to 127 bits; what is compared are the lower 64. Of no rows there is none.
+#[expect(clippy::cast_possible_truncation, reason = "the lower bits are meant")]
+fn lower(sum: Option<&str>) -> Option<u64> {
+    sum.map_or(Some(0), |text| text.parse::<u128>().ok().map(|sum| sum as u64))
+}
+
 impl Totals {
+    /// Those of no rows.
+    pub(super) fn none(count: usize) -> Self {
+        Totals {
+            columns: vec![(0, 0); count],
+            ..Totals::default()
+        }
+    }
+
     fn read(row: &[Option<String>], count: usize) -> Option<Self> {
         let cell = |index: usize| row.get(index).and_then(Option::as_deref);
         let number = |index: usize| cell(index).map_or(Some(0), |text| text.parse().ok());
-        // Sums of 64-bit hashes have up to 127 bits; what is compared are the lower 64.
-        #[expect(clippy::cast_possible_truncation, reason = "the lower bits are meant")]
-        let sum = |index: usize| {
-            cell(index).map_or(Some(0), |text| text.parse::<u128>().ok().map(|sum| sum as u64))
-        };
+        let sum = |index: usize| lower(cell(index));
         Some(Totals {
             rows: number(1)?,
             sums: [sum(2)?, sum(3)?],
@@ -238,8 +243,23 @@ impl Totals {
         })
     }
 
+    /// Those of rows that lie in a piece, as [`sql::totals_placed`] asks for them, and how many belong elsewhere. The sums of
+    /// columns are left out.
+    pub(super) fn placed(row: &[Option<String>], count: usize) -> Option<(Self, u64)> {
+        let cell = |index: usize| row.get(index).and_then(Option::as_deref);
+        let number = |index: usize| cell(index).and_then(|text| text.parse().ok());
+        let totals = Totals {
+            rows: number(0)?,
+            sums: [lower(cell(1))?, lower(cell(2))?],
+            columns: (0..count)
+                .map(|index| Some((number(4 + index)?, 0)))
+                .collect::<Option<_>>()?,
+        };
+        Some((totals, number(3)?))
+    }
+
     /// Those of two parts together.
-    fn add(&mut self, other: &Totals) {
+    pub(super) fn add(&mut self, other: &Totals) {
         self.rows += other.rows;
         for (sum, more) in self.sums.iter_mut().zip(other.sums) {
             *sum = sum.wrapping_add(more);
@@ -588,7 +608,7 @@ fn numbers(rows: &Rows) -> Result<Vec<u64>, Error> {
         .collect()
 }
 
-fn unread() -> Error {
+pub(super) fn unread() -> Error {
     Error::new(
         crate::error::ErrorKind::Internal,
         "an answer of DuckDB has another shape than was asked for; please report it with the two sources",

@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use crate::units::shortened;
 
 pub use compare::{Options, compare};
-pub use pieces::{Cut, PieceDigest, pieces};
+pub use pieces::{Layout, PieceDigest, Pieces, Whole, pieces};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

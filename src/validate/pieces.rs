@@ -1,6 +1,11 @@
-//! A table in pieces against the table: of each piece its rows and digests, on both sides, in one statement.
+//! A table in pieces against the table: the same rows, and each in its piece, in one statement.
+//!
+//! Which piece a row of the source belongs to is not asked. Where the pieces together have its rows, and each row lies where it
+//! belongs, every piece has what it should; and rows that lie in pieces are told apart at less cost than rows in any order.
 
-use super::compare::{Options, compare, totals_of, verdict};
+use std::fmt;
+
+use super::compare::{Options, Totals, compare, totals_of, unread, verdict};
 use super::sql::{self, Shared};
 use super::{Finding, FindingKind, Validation};
 use crate::engine::Ask;
@@ -8,18 +13,40 @@ use crate::engine::source::Source;
 use crate::engine::text::quoted_name;
 use crate::error::{Error, Result};
 
-/// A source and the expression that says in which piece a row is.
+/// The rows of a source, before they are in pieces.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut<'a> {
+pub struct Whole<'a> {
     /// The rows.
     pub source: &'a Source,
-    /// Its columns: name and type. Both sides have the same ones, in one order.
+    /// Its columns: name and type.
     pub columns: &'a [(String, String)],
-    /// The number of a row's piece, as SQL.
-    pub number: &'a str,
 }
 
-/// A piece as it is on the right side.
+/// Which rows belong into which piece.
+pub trait Layout: fmt::Debug {
+    /// A relation with one column more: the number of the piece that each row belongs to.
+    fn numbered(&self, relation: &str) -> String;
+
+    /// What a piece is called.
+    fn name(&self, piece: usize) -> String;
+}
+
+/// Rows that lie in pieces.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces<'a> {
+    /// The rows, and the number of the piece that each lies in.
+    pub source: &'a Source,
+    /// Its columns without that number, in the order of the whole.
+    pub columns: &'a [(String, String)],
+    /// The column that has the number.
+    pub at: &'a str,
+    /// Where they belong.
+    pub layout: &'a dyn Layout,
+    /// The column that the layout adds.
+    pub piece: &'a str,
+}
+
+/// A piece as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PieceDigest {
     /// Its rows.
@@ -28,21 +55,19 @@ pub struct PieceDigest {
     pub digest: String,
 }
 
-/// Compares `right` with `left`, piece by piece; `name` says what a piece is called. The pieces that have rows, in order, and
-/// everything that was found.
+/// Compares `pieces` with `whole`. The pieces that have rows, in order, and everything that was found.
 ///
 /// # Errors
 /// Those of whoever is asked.
 pub fn pieces<E: From<Error>>(
     ask: &mut dyn Ask<E>,
-    left: Cut<'_>,
-    right: Cut<'_>,
-    name: &dyn Fn(usize) -> String,
+    whole: Whole<'_>,
+    pieces: &Pieces<'_>,
 ) -> Result<(Vec<(usize, PieceDigest)>, Validation), E> {
-    let shared: Vec<Shared> = left
+    let shared: Vec<Shared> = whole
         .columns
         .iter()
-        .zip(right.columns)
+        .zip(pieces.columns)
         .map(|((left, left_type), (right, right_type))| Shared {
             left: left.clone(),
             right: right.clone(),
@@ -51,52 +76,112 @@ pub fn pieces<E: From<Error>>(
         })
         .collect();
     let count = shared.len();
-    let both = sql::both_by_piece((left.source, left.number), (right.source, right.number), &shared);
-    let rows = ask.ask(&sql::totals_by_piece(&both, count))?;
-    let found = totals_of(&rows, count)?;
-    let mut findings = Vec::new();
+    let placed = numbered(pieces, pieces.source);
+    let both = sql::both_placed(whole.source, &placed, pieces.at, pieces.piece, &shared);
+    let rows = ask.ask(&sql::totals_placed(&both, count))?;
+    let mut totals = [Totals::none(count), Totals::none(count)];
     let mut all = Vec::new();
-    for (piece, [of_left, of_right]) in &found.pieces {
-        if of_left != of_right {
-            let piece = name(*piece);
-            let message = if of_left.rows == of_right.rows {
-                format!("piece {piece} has other rows than it should")
-            } else {
-                format!(
-                    "piece {piece} has {} rows and should have {}",
-                    of_right.rows, of_left.rows
-                )
-            };
-            findings.push(Finding {
-                kind: FindingKind::PieceRows,
-                column: None,
-                piece: Some(piece),
-                rows: Some(of_left.rows.abs_diff(of_right.rows)).filter(|rows| *rows > 0),
-                message,
-                examples: Vec::new(),
-            });
-        }
+    let mut strayed = false;
+    for row in rows {
+        let (piece, row) = row.split_first().ok_or_else(unread)?;
+        let (of_row, astray) = Totals::placed(row, count).ok_or_else(unread)?;
+        let Some(piece) = piece else {
+            totals[0] = of_row;
+            continue;
+        };
+        totals[1].add(&of_row);
+        strayed |= astray > 0;
         let digest = PieceDigest {
-            rows: of_right.rows,
-            digest: of_right.digest(),
+            rows: of_row.rows,
+            digest: of_row.digest(),
         };
-        all.push((*piece, digest));
+        all.push((piece.parse().map_err(|_| unread())?, digest));
     }
-    if !findings.is_empty() {
-        // Which rows: without the pieces, over the whole.
-        let names: Vec<String> = right.columns.iter().map(|(name, _)| quoted_name(name)).collect();
-        let written = Source {
-            name: right.source.name.clone(),
-            relation: format!("(SELECT {} FROM {})", names.join(", "), right.source.relation),
-        };
-        findings.extend(compare(ask, left.source, &written, &Options::default())?.findings);
+    all.sort_by_key(|(piece, _)| *piece);
+    if !strayed && totals[0] == totals[1] {
+        let sources = [whole.source, pieces.source];
+        return Ok((all, verdict(sources, Vec::new(), &shared, &totals, Vec::new())));
     }
-    let validation = verdict(
-        [left.source, right.source],
-        Vec::new(),
-        &shared,
-        &found.all,
-        findings,
-    );
+    let mut findings = by_piece(ask, whole, pieces, &shared)?;
+    let written = Source {
+        name: pieces.source.name.clone(),
+        relation: format!(
+            "(SELECT {} FROM {})",
+            names(pieces.columns),
+            pieces.source.relation
+        ),
+    };
+    let mut validation = compare(ask, whole.source, &written, &Options::default())?;
+    findings.append(&mut validation.findings);
+    if findings.is_empty() {
+        // They differed a moment ago.
+        let message = format!("{} changes while it is read", whole.source.name);
+        findings.push(finding(None, None, message));
+    }
+    validation.ok = false;
+    validation.findings = findings;
     Ok((all, validation))
+}
+
+/// The pieces that have other rows than they should.
+fn by_piece<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    whole: Whole<'_>,
+    pieces: &Pieces<'_>,
+    shared: &[Shared],
+) -> Result<Vec<Finding>, E> {
+    let belonging = numbered(pieces, whole.source);
+    let lying = Source {
+        name: pieces.source.name.clone(),
+        relation: format!(
+            "(SELECT {}, {} AS {} FROM {})",
+            names(pieces.columns),
+            pieces.at,
+            pieces.piece,
+            pieces.source.relation
+        ),
+    };
+    let both = sql::both_by_piece(&belonging, &lying, pieces.piece, shared);
+    let rows = ask.ask(&sql::totals_by_piece(&both, shared.len()))?;
+    let mut findings = Vec::new();
+    for (piece, [should, is]) in totals_of(&rows, shared.len())?.pieces {
+        if should == is {
+            continue;
+        }
+        let piece = pieces.layout.name(piece);
+        let message = if should.rows == is.rows {
+            format!("piece {piece} has other rows than it should")
+        } else {
+            format!(
+                "piece {piece} has {} rows and should have {}",
+                is.rows, should.rows
+            )
+        };
+        let rows = should.rows.abs_diff(is.rows);
+        findings.push(finding(Some(piece), Some(rows).filter(|rows| *rows > 0), message));
+    }
+    Ok(findings)
+}
+
+fn finding(piece: Option<String>, rows: Option<u64>, message: String) -> Finding {
+    Finding {
+        kind: FindingKind::PieceRows,
+        column: None,
+        piece,
+        rows,
+        message,
+        examples: Vec::new(),
+    }
+}
+
+fn numbered(pieces: &Pieces<'_>, source: &Source) -> Source {
+    Source {
+        name: source.name.clone(),
+        relation: pieces.layout.numbered(&source.relation),
+    }
+}
+
+fn names(columns: &[(String, String)]) -> String {
+    let names: Vec<String> = columns.iter().map(|(name, _)| quoted_name(name)).collect();
+    names.join(", ")
 }

@@ -69,10 +69,27 @@ pub(super) fn both(left: &Source, right: &Source, columns: &[Shared]) -> String 
     sides((left, ""), (right, ""), columns)
 }
 
-/// The same, with the number of each row's piece in `p`; each side says how that is found.
-pub(super) fn both_by_piece(left: (&Source, &str), right: (&Source, &str), columns: &[Shared]) -> String {
-    let number = |number: &str| format!("({number})::BIGINT AS p, ");
-    sides((left.0, &number(left.1)), (right.0, &number(right.1)), columns)
+/// The same, with the number of each row's piece in `p`; `piece` is the column of both that has it.
+pub(super) fn both_by_piece(left: &Source, right: &Source, piece: &str, columns: &[Shared]) -> String {
+    let number = format!("{piece}::BIGINT AS p, ");
+    sides((left, &number), (right, &number), columns)
+}
+
+/// The same, where only rows on the right have a piece in `p`, the one that they lie `at`; `w` says whether they belong to
+/// another, by the column `piece`.
+pub(super) fn both_placed(
+    left: &Source,
+    right: &Source,
+    at: &str,
+    piece: &str,
+    columns: &[Shared],
+) -> String {
+    let place = format!("{at}::BIGINT AS p, {piece} IS DISTINCT FROM {at} AS w, ");
+    sides(
+        (left, "NULL::BIGINT AS p, false AS w, "),
+        (right, &place),
+        columns,
+    )
 }
 
 /// Both sides; each has something to read besides the columns.
@@ -127,12 +144,37 @@ fn summed(both: &str, count: usize, piece: &str) -> String {
         .collect();
     let first = if piece.is_empty() { "" } else { "p::VARCHAR, " };
     format!(
-        "SELECT {first}s::VARCHAR, count(*)::VARCHAR, sum(hash(hash({})))::VARCHAR, sum(hash(hash({}, 7919)))::VARCHAR{} \
-         FROM (SELECT {piece}s, {} FROM ({both})) GROUP BY {piece}s",
-        names("h", 0..count),
-        names("h", (0..count).rev()),
+        "SELECT {first}s::VARCHAR, count(*)::VARCHAR, {}{} FROM (SELECT {piece}s, {} FROM ({both})) GROUP BY {piece}s",
+        row_sums(count),
         columns.concat(),
         hashes.join(", ")
+    )
+}
+
+/// Of the rows of each piece, and of those without one: how many, two sums over them, those that belong elsewhere, and of each
+/// column the values that are not NULL.
+pub(super) fn totals_placed(both: &str, count: usize) -> String {
+    let hashes: Vec<String> = (0..count)
+        .map(|index| format!("c{index}, hash(c{index}) AS h{index}"))
+        .collect();
+    let columns: Vec<String> = (0..count)
+        .map(|index| format!(", count(c{index})::VARCHAR"))
+        .collect();
+    format!(
+        "SELECT p::VARCHAR, count(*)::VARCHAR, {}, (count(*) FILTER (WHERE w))::VARCHAR{} FROM (SELECT p, w, {} FROM ({both})) \
+         GROUP BY p",
+        row_sums(count),
+        columns.concat(),
+        hashes.join(", ")
+    )
+}
+
+/// Two sums over rows, of the hashes of their values.
+fn row_sums(count: usize) -> String {
+    format!(
+        "sum(hash(hash({})))::VARCHAR, sum(hash(hash({}, 7919)))::VARCHAR",
+        names("h", 0..count),
+        names("h", (0..count).rev())
     )
 }
 

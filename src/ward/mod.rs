@@ -9,6 +9,7 @@ mod refusal;
 pub mod report;
 mod rest;
 pub mod ticket;
+mod writing;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -32,7 +33,7 @@ use crate::guard::admission::{ALONE, Demand, Permit, Priority};
 use crate::guard::ceiling::Armed;
 use crate::guard::guardian::{Guardian, Member};
 use crate::guard::reading::Usage;
-use crate::guard::respond::{Degraded, Instance, ensure_writable};
+use crate::guard::respond::{HeldSettings, Instance, ensure_writable};
 use crate::guard::{Budget, Level};
 use crate::settings::Settings;
 use crate::settings::layers::Loaded;
@@ -463,7 +464,7 @@ impl Ward {
                 }
             };
             let degraded =
-                (rung == Rung::Degraded).then(|| Degraded::enter(&self.instance, settings.keep_order));
+                (rung == Rung::Degraded).then(|| HeldSettings::degraded(&self.instance, settings.keep_order));
             let Some((begun, ceiling, started)) =
                 self.begin(connection, query, job.interruptible, job.heeds_signals)
             else {

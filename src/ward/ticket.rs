@@ -15,14 +15,14 @@ use crate::fallback::ladder::{Rung, kind_of};
 use crate::fallback::pieces::Rest;
 use crate::guard::Guardian;
 use crate::guard::admission::Permit;
-use crate::guard::respond::Degraded;
+use crate::guard::respond::HeldSettings;
 use crate::units::Bytes;
 
 /// What a running query holds, given back in this order.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for what their drop does")]
 pub(super) struct Held {
-    pub(super) degraded: Option<Degraded>,
+    pub(super) degraded: Option<HeldSettings>,
     pub(super) permit: Permit,
 }
 

@@ -191,6 +191,54 @@ def test_equal_texts_of_a_collation_share_a_piece(con: Any, ward: duckward.Ward)
     check(con, ward.plan("t", by="s", pieces=2))
 
 
+# Of each type an expression that has some hundred values for `i`, those at the ends among them.
+MANY = {
+    "SMALLINT": "i * 7 - 900",
+    "HUGEINT": "(i - 150) * 170141183460469231731687303715884105::HUGEINT",
+    "DECIMAL(18,3)": "i * 1.125 - 100",
+    "DOUBLE": "[i / 7, 'nan'::DOUBLE, 'inf', '-inf', -0.0, 0.0, i / 3][1 + i % 7]",
+    "DATE": "[DATE '2024-01-01' + i::INTEGER, 'infinity', '-infinity'][1 + (i % 30 // 28) * (1 + i % 2)]",
+    "TIMESTAMP": "TIMESTAMP '1969-12-31' + INTERVAL (i * 997) MINUTE",
+    "TIMESTAMPTZ": "[TIMESTAMPTZ '2024-03-30 00:00:00+00' + INTERVAL (i) HOUR, 'infinity'][1 + (i = 9)::INTEGER]",
+    "TIME": "TIME '00:00:00' + INTERVAL (i * 4) MINUTE",
+    "INTERVAL": "INTERVAL (i) DAY",
+    "VARCHAR": "['', chr(i::INTEGER + 40), 'x' || i, repeat('é', i::INTEGER), chr(127 + i::INTEGER)][1 + i % 5]",
+    "VARCHAR COLLATE NOCASE": "[upper(t), t][1 + i % 2]",
+    "BLOB": "from_hex(md5(i::VARCHAR))",
+    "UUID": "md5(i::VARCHAR)::UUID",
+    "BIT": "i::INTEGER::BIT",
+    "ENUM": "('v' || i % 200)",
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_many_pieces_are_found_as_few_are(con: Any, ward: duckward.Ward, kind: str) -> None:
+    if kind == "ENUM":
+        con.execute("CREATE TYPE many AS ENUM (SELECT 'v' || i FROM range(200) AS r(i))")
+    con.execute(f"CREATE TABLE t (k {'many' if kind == 'ENUM' else kind}, id INTEGER)")
+    con.execute(
+        f"INSERT INTO t SELECT {MANY[kind]}, i FROM (SELECT i % 150 AS i, 'n' || i % 70 AS t FROM range(300) AS r(i))"
+    )
+    con.execute("INSERT INTO t SELECT NULL, range FROM range(5)")
+    for how in (
+        {"by": "k", "value": True},
+        {"by": "k", "pieces": 128},
+        {"by": ["k", "id"], "value": True, "hash": 2},
+    ):
+        plan = ward.plan("t", **how)  # type: ignore[arg-type]
+        assert len(plan) > 64
+        check(con, plan)
+        assert sum(piece["rows"] for piece in plan.pieces if "IS NULL" in piece["condition"]) == 5
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 63, 64, 65, 66, 97, 128, 129, 500])
+def test_any_number_of_pieces(con: Any, ward: duckward.Ward, pieces: int) -> None:
+    con.execute("CREATE TABLE t AS SELECT range * 3 AS k FROM range(800)")
+    plan = ward.plan("t", by="k", pieces=pieces)
+    assert len(plan) == pieces + 1
+    check(con, plan)
+
+
 def test_cuts_follow_one_another(con: Any, ward: duckward.Ward) -> None:
     con.execute(
         "CREATE TABLE t AS SELECT range id, DATE '2024-01-01' + (range % 90)::INTEGER d, "

@@ -1,8 +1,10 @@
 //! What is asked of a source to plan how to cut it. A few statements with small answers; nothing is written.
 
+use std::collections::BTreeSet;
+
 use super::balanced::{bounds, heavy};
 use super::literal::{literal, printed};
-use super::{Cut, Heavy, MOST, MOST_COMPARED, Plan, Rule};
+use super::{Cut, Heavy, MOST, MOST_COMPARED, PIECE, Plan, Rule};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
@@ -11,6 +13,7 @@ use crate::partition::calendar::Step;
 use crate::partition::column::{self, Column, Family, unknown};
 use crate::partition::profile::{Kind, Profile, profile, shown};
 use crate::units::{Bytes, shortened};
+use crate::validate::Layout;
 
 /// Rows of a sample that bounds are chosen from, at least, and for each piece.
 const SAMPLE: usize = 100_000;
@@ -540,10 +543,12 @@ impl<E: From<Error>> Planner<'_, E> {
 
     /// Counts the rows of each piece, in one pass.
     fn count(&mut self, plan: &mut Plan, size: Size) -> Result<(), E> {
+        let keys: BTreeSet<String> = plan.cuts.iter().map(|cut| quoted_name(&cut.column)).collect();
+        let keys: Vec<String> = keys.into_iter().collect();
+        let keys = format!("(SELECT {} FROM {})", keys.join(", "), self.source.relation);
         let rows = self.ask.ask(&format!(
-            "SELECT piece::VARCHAR, count(*)::VARCHAR FROM (SELECT {} AS piece FROM {}) GROUP BY piece",
-            plan.number(),
-            self.source.relation
+            "SELECT {PIECE}::VARCHAR, count(*)::VARCHAR FROM {} GROUP BY {PIECE}",
+            plan.numbered(&keys)
         ))?;
         for row in rows {
             let numbers = row

@@ -8,6 +8,9 @@ use crate::engine::text::quoted_name;
 use crate::partition::calendar::Step;
 use crate::partition::column::Family;
 
+/// So many slots at most are found by comparisons that branch: of these, each branch has rows enough to be worth its call.
+const BRANCHES: usize = 32;
+
 /// A cut by one column. Its last slot is that of NULL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
@@ -160,6 +163,53 @@ impl Cut {
         };
         format!(
             "CASE WHEN {column} IS NULL THEN {} ELSE {inside} END",
+            self.slots() - 1
+        )
+    }
+
+    /// `relation` with one column more, `name`: the number of the slot that each row is in. As [`Cut::number`]; many slots are
+    /// found in a list of the bounds, which costs the same in whatever order the rows come.
+    pub(super) fn numbered(&self, relation: &str, name: &str) -> String {
+        let (bounds, values) = match &self.rule {
+            Rule::Time { bounds, .. } | Rule::Range { bounds } => (bounds.as_slice(), None),
+            Rule::Value { values } => (values.get(1..).unwrap_or_default(), Some(values)),
+            Rule::Hash { .. } => (&[][..], None),
+        };
+        if bounds.len() < 2 * BRANCHES {
+            return format!("(SELECT *, {} AS {name} FROM {relation})", self.number());
+        }
+        let column = quoted_name(&self.column);
+        let list = |values: &[String]| {
+            let all: Vec<String> = values
+                .iter()
+                .map(|value| literal(value, &self.type_name))
+                .collect();
+            format!("[{}]", all.join(", "))
+        };
+        // The slot is the number of bounds that are not above the value: what is known of it is a multiple of `step`.
+        let mut step = (bounds.len() + 1).next_power_of_two() / BRANCHES;
+        let first: Vec<String> = bounds.iter().skip(step - 1).step_by(step).cloned().collect();
+        let start = self.halves(&first, 0, &mut |slot| (slot * step).to_string());
+        let mut found = format!("(SELECT *, {start} AS {name} FROM {relation})");
+        let all = list(bounds);
+        while step > 1 {
+            step /= 2;
+            // Beyond the list is NULL, and no step is made.
+            found = format!(
+                "(SELECT * REPLACE (CASE WHEN {column} >= ({all})[{name} + {step}] THEN {name} + {step} ELSE {name} END \
+                 AS {name}) FROM {found})"
+            );
+        }
+        let last = match values {
+            None => name.to_owned(),
+            Some(values) => format!(
+                "CASE WHEN {column} = ({})[{name} + 1] THEN {name} ELSE {} END",
+                list(values),
+                values.len()
+            ),
+        };
+        format!(
+            "(SELECT * REPLACE (CASE WHEN {column} IS NULL THEN {} ELSE {last} END AS {name}) FROM {found})",
             self.slots() - 1
         )
     }

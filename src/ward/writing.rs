@@ -1,0 +1,45 @@
+//! What a partitioning may take: memory, and files that are open at once.
+
+use std::fs;
+
+use super::Ward;
+use crate::guard::respond::HeldSettings;
+use crate::partition::lake::Room;
+
+/// DuckDB's limit of files that it writes at once.
+const SETTING: &str = "partitioned_write_max_open_files";
+/// That limit as it is without us.
+const BY_ITSELF: usize = 100;
+/// Files that are left to the rest of the process.
+const REST: usize = 100;
+
+impl Ward {
+    /// What may be taken now. DuckDB keeps as many files open as that until the second value is dropped.
+    pub fn writing(&self) -> (Room, HeldSettings) {
+        let files = free_files().clamp(BY_ITSELF, Room::MOST);
+        let held = HeldSettings::new(&self.instance, &[(SETTING, &files.to_string())]);
+        let room = Room {
+            memory: self.guardian.budget(),
+            files: if held.names().is_empty() { BY_ITSELF } else { files },
+        };
+        (room, held)
+    }
+}
+
+/// Files that this process may open besides those that it has.
+#[cfg(unix)]
+fn free_files() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return usize::MAX;
+    };
+    let open = fs::read_dir("/proc/self/fd").map_or(REST, Iterator::count);
+    usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(open + REST)
+}
+
+#[cfg(not(unix))]
+fn free_files() -> usize {
+    BY_ITSELF
+}
