@@ -196,7 +196,8 @@ MANY = {
     "SMALLINT": "i * 7 - 900",
     "HUGEINT": "(i - 150) * 170141183460469231731687303715884105::HUGEINT",
     "DECIMAL(18,3)": "i * 1.125 - 100",
-    "DOUBLE": "[i / 7, 'nan'::DOUBLE, 'inf', '-inf', -0.0, 0.0, i / 3][1 + i % 7]",
+    "DOUBLE": "CASE i WHEN 0 THEN 'nan'::DOUBLE WHEN 1 THEN 'inf' WHEN 2 THEN '-inf' WHEN 3 THEN -0.0 WHEN 4 THEN 0.0 "
+    "ELSE i / 7 END",
     "DATE": "[DATE '2024-01-01' + i::INTEGER, 'infinity', '-infinity'][1 + (i % 30 // 28) * (1 + i % 2)]",
     "TIMESTAMP": "TIMESTAMP '1969-12-31' + INTERVAL (i * 997) MINUTE",
     "TIMESTAMPTZ": "[TIMESTAMPTZ '2024-03-30 00:00:00+00' + INTERVAL (i) HOUR, 'infinity'][1 + (i = 9)::INTEGER]",
