@@ -145,21 +145,6 @@ impl Plan {
             .fold(Bytes(0), |sum, piece| sum.plus(piece.bytes))
     }
 
-    /// The number of the piece that a row of the source is in, from 0, as an SQL expression over its columns. The same as
-    /// asking each piece's condition, but decided by halves.
-    pub fn number(&self) -> String {
-        let mut number = String::new();
-        for cut in &self.cuts {
-            let slot = cut.number();
-            number = if number.is_empty() {
-                slot
-            } else {
-                format!("({number}) * {} + ({slot})", cut.slots())
-            };
-        }
-        number
-    }
-
     /// The plan as JSON, to be kept.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
@@ -269,6 +254,21 @@ impl Plan {
 }
 
 impl Layout for Plan {
+    /// The number of the piece that a row of the source is in, from 0, as an SQL expression over its columns. The same as
+    /// asking each piece's condition, but decided by halves.
+    fn number(&self) -> String {
+        let mut number = String::new();
+        for cut in &self.cuts {
+            let slot = cut.number();
+            number = if number.is_empty() {
+                slot
+            } else {
+                format!("({number}) * {} + ({slot})", cut.slots())
+            };
+        }
+        number
+    }
+
     /// `relation`, which has the columns of the source, with the number of each row's piece, from 0, as the column [`PIECE`].
     fn numbered(&self, relation: &str) -> String {
         if let [cut] = self.cuts.as_slice() {

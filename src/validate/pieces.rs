@@ -24,7 +24,10 @@ pub struct Whole<'a> {
 
 /// Which rows belong into which piece.
 pub trait Layout: fmt::Debug {
-    /// A relation with one column more: the number of the piece that each row belongs to.
+    /// The number of the piece that a row belongs to, as an expression; soon found where many rows in turn belong to one.
+    fn number(&self) -> String;
+
+    /// A relation with one column more, that number; soon found in whatever order the rows come.
     fn numbered(&self, relation: &str) -> String;
 
     /// What a piece is called.
@@ -76,8 +79,8 @@ pub fn pieces<E: From<Error>>(
         })
         .collect();
     let count = shared.len();
-    let placed = numbered(pieces, pieces.source);
-    let both = sql::both_placed(whole.source, &placed, pieces.at, pieces.piece, &shared);
+    let number = pieces.layout.number();
+    let both = sql::both_placed(whole.source, pieces.source, pieces.at, &number, &shared);
     let rows = ask.ask(&sql::totals_placed(&both, count))?;
     let mut totals = [Totals::none(count), Totals::none(count)];
     let mut all = Vec::new();
@@ -130,7 +133,10 @@ fn by_piece<E: From<Error>>(
     pieces: &Pieces<'_>,
     shared: &[Shared],
 ) -> Result<Vec<Finding>, E> {
-    let belonging = numbered(pieces, whole.source);
+    let belonging = Source {
+        name: whole.source.name.clone(),
+        relation: pieces.layout.numbered(&whole.source.relation),
+    };
     let lying = Source {
         name: pieces.source.name.clone(),
         relation: format!(
@@ -171,13 +177,6 @@ fn finding(piece: Option<String>, rows: Option<u64>, message: String) -> Finding
         rows,
         message,
         examples: Vec::new(),
-    }
-}
-
-fn numbered(pieces: &Pieces<'_>, source: &Source) -> Source {
-    Source {
-        name: source.name.clone(),
-        relation: pieces.layout.numbered(&source.relation),
     }
 }
 

@@ -76,15 +76,15 @@ pub(super) fn both_by_piece(left: &Source, right: &Source, piece: &str, columns:
 }
 
 /// The same, where only rows on the right have a piece in `p`, the one that they lie `at`; `w` says whether they belong to
-/// another, by the column `piece`.
+/// another, by the expression `number`.
 pub(super) fn both_placed(
     left: &Source,
     right: &Source,
     at: &str,
-    piece: &str,
+    number: &str,
     columns: &[Shared],
 ) -> String {
-    let place = format!("{at}::BIGINT AS p, {piece} IS DISTINCT FROM {at} AS w, ");
+    let place = format!("{at}::BIGINT AS p, ({number}) IS DISTINCT FROM {at} AS w, ");
     sides(
         (left, "NULL::BIGINT AS p, false AS w, "),
         (right, &place),
