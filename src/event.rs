@@ -155,6 +155,24 @@ pub enum What {
         /// How far all of it is, from 0 to 1.
         share: f64,
     },
+    /// A share of a source is in pieces, on the disk; not yet proved.
+    ShareWritten {
+        /// The directory that it is for.
+        path: String,
+        /// Shares that are written.
+        written: usize,
+        /// Shares.
+        shares: usize,
+    },
+    /// A partitioning was proved, and is where it should be.
+    PartitionPublished {
+        /// The directory.
+        path: String,
+        /// Pieces that have rows.
+        pieces: usize,
+        /// Rows of all pieces.
+        rows: u64,
+    },
     /// A file that should hold a history could not be read as one and was moved aside; it begins anew.
     HistoryMovedAside {
         /// Its name.
@@ -196,6 +214,8 @@ impl What {
             What::QueryEnded { .. } => "query_ended",
             What::AnswerSpooled { .. } => "answer_spooled",
             What::PieceDone { .. } => "piece_done",
+            What::ShareWritten { .. } => "share_written",
+            What::PartitionPublished { .. } => "partition_published",
             What::HistoryMovedAside { .. } => "history_moved_aside",
             What::HistoryNotKept { .. } => "history_not_kept",
             What::CallbackFailed { .. } => "callback_failed",

@@ -595,13 +595,18 @@ class Ward:
         into: str | PathLike[str],
         *,
         replace: bool = False,
+        sort: str | Sequence[str] | None = None,
+        batch_rows: int | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Partitioning:
         """Cuts the plan's source into a directory of Parquet files, proved before they are put there.
 
         The files are written beside the directory, in one scan of the source; read back, and compared with
         it by rows and digests of each piece; then put in its place by one rename. So there is the old state
-        or the new one, whole, also after a kill; what a killed process has left is removed by the next one.
+        or the new one, whole, also after a kill. A large table is written by shares of its rows: by the same
+        plan (keep it with `plan.save()`) the next call goes on after the last share that was written, and
+        anything else that a killed process has left is removed. A share that fails for want of memory or
+        time is tried three times, smaller, after 2 and 4 seconds; `attempts` of what is returned says so.
         A piece is a directory such as `ts_month=2024-01`; `_duckward.json` says what is there. A transaction
         that is open sees one state of its tables; without one, a source that changes meanwhile is found out
         and nothing is published.
@@ -610,6 +615,10 @@ class Ward:
             plan: from `plan()`. Rows that came after it are in pieces, too.
             into: the directory; it must not be there, or be empty.
             replace: also an earlier partitioning may be there. Nothing else is ever replaced.
+            sort: columns to sort the rows of each piece by; it is written as one file then. That takes longer,
+                and makes files smaller and quicker to search.
+            batch_rows: rows of a share; otherwise 10 million, or more where there are many pieces, of each of
+                which every share makes a file.
             connection: another connection to the same database; otherwise the ward's.
 
         Raises:
@@ -896,6 +905,15 @@ class Partitioning:
     @property
     def validation(self) -> Validation | None:
         """The files against the source, when they were written; None of one that was loaded."""
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """Attempts to write a share of the source that failed: `share`, `attempt`, `error`, and `response`,
+        what was tried next. Not kept in the directory."""
+
+    @property
+    def resumed(self) -> int:
+        """Shares of the source that a process before this one had written, which was killed."""
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Partitioning:

@@ -670,7 +670,9 @@ def partition(options: argparse.Namespace) -> int:
             )
             if options.into is None:
                 return plan
-            return ward.partition(plan, options.into, replace=options.replace)
+            return ward.partition(
+                plan, options.into, replace=options.replace, sort=options.sort, batch_rows=options.batch_rows
+            )
 
         found = follow(work, ward)
     print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
@@ -836,6 +838,10 @@ def parser() -> argparse.ArgumentParser:
     cut.add_argument("source", metavar="SOURCE", help="a table, the path or pattern of files, or a query")
     cut.add_argument("--into", metavar="DIR", help="the directory; it must not be there, or be empty")
     cut.add_argument("--replace", action="store_true", help="also an earlier partitioning may be there")
+    cut.add_argument(
+        "--sort", action="append", metavar="COLUMN", help="sort each piece by it (give it again for more)"
+    )
+    cut.add_argument("--batch-rows", type=int, metavar="N", help="rows that are kept from a crash at once")
     cut.add_argument(
         "--by", action="append", metavar="COLUMN", help="a column to cut by (give it again for more)"
     )

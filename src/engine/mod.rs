@@ -10,9 +10,11 @@ pub mod text;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatchReader;
 
+use crate::error::{Error, ErrorKind};
 use crate::units::Bytes;
 
 /// What an engine's error says of itself: the class, and the text.
@@ -75,6 +77,24 @@ pub trait Ask<E> {
     /// # Errors
     /// The one who answers'.
     fn ask(&mut self, sql: &str) -> std::result::Result<Rows, E>;
+
+    /// Waits before a statement that failed is run again.
+    ///
+    /// # Errors
+    /// Where the user ends the wait.
+    fn pause(&mut self, time: Duration) -> std::result::Result<(), E>;
+}
+
+/// An error whose kind can be told, whoever raised it.
+pub trait Reason: fmt::Display {
+    /// What the caller does next; nothing where that is not known.
+    fn reason(&self) -> Option<ErrorKind>;
+}
+
+impl Reason for Error {
+    fn reason(&self) -> Option<ErrorKind> {
+        Some(self.kind())
+    }
 }
 
 /// Stops the statement that runs on a session now. Does nothing when none runs; may be called from any thread.

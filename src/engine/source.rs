@@ -42,6 +42,11 @@ impl Source {
             })?,
         })
     }
+
+    /// Whether it is the name of a table or a view, as opposed to files and queries.
+    pub fn is_name(&self) -> bool {
+        self.relation.starts_with('"')
+    }
 }
 
 fn relation(name: &str) -> Option<String> {

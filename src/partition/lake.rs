@@ -1,34 +1,35 @@
 //! A directory of Parquet files, cut by a plan. It is written beside its place, proved there against the source, and put in
 //! its place by one rename: whoever looks sees nothing, the old state or the new one, whole.
 //!
-//! One statement scans the source once for all pieces. Where there are more of them than files may be open at once, it writes
-//! bundles of pieces, and one statement for each bundle parts it.
+//! The source is scanned once for all pieces: a large table by shares of its rows, each of which is noted when it is written, so
+//! that a process that was killed is gone on from there. Where there are more pieces than files may be open at once, bundles
+//! of pieces are written, and one statement for each bundle parts it.
 
 mod check;
 mod manifest;
+mod share;
 mod staging;
+mod writing;
 
 use std::path::{Path, PathBuf};
 
 pub use manifest::{FileOnDisk, Manifest, Part};
 
-use super::column::columns;
-use super::plan::{MOST, PIECE, Plan};
-use crate::engine::Ask;
+use serde::Serialize;
+
+use super::column::{Column, columns, unknown};
+use super::plan::{MOST, Plan};
 use crate::engine::source::Source;
-use crate::engine::text::{quoted, quoted_name};
+use crate::engine::text::quoted;
+use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
-use crate::validate::{self, Finding, Layout, PieceDigest, Validation};
-use staging::{Staging, broken, move_piece};
+use crate::validate::{Finding, Validation};
+use staging::{Staging, broken};
+use writing::Run;
 
 /// Memory that each piece takes while it is written, at least: DuckDB buffers its rows.
 const EACH: Bytes = Bytes(32 << 10);
-/// The column that says in which piece's directory a row was found.
-const AT: &str = "duckward_at";
-/// Findings that an error tells.
-const TOLD: usize = 6;
-
 /// What writing may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -58,6 +59,23 @@ pub struct Partitioning {
     pub manifest: Manifest,
     /// The files against the source, when they were written; none of one that was read.
     pub validation: Option<Validation>,
+    /// What failed while it was written, and what was tried then.
+    pub attempts: Vec<Attempt>,
+    /// Shares of the source that a process before this one had written.
+    pub resumed: usize,
+}
+
+/// An attempt to write a share of the source that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// The share, from 0.
+    pub share: usize,
+    /// The attempt at it, from 1.
+    pub attempt: u32,
+    /// Why it failed.
+    pub error: String,
+    /// What was tried next.
+    pub response: &'static str,
 }
 
 impl Partitioning {
@@ -71,6 +89,8 @@ impl Partitioning {
             manifest: check::read(&path)?,
             path,
             validation: None,
+            attempts: Vec::new(),
+            resumed: 0,
         })
     }
 
@@ -88,22 +108,49 @@ impl Partitioning {
     }
 }
 
+/// How a partitioning is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether the target may be an earlier partitioning.
+    pub replace: bool,
+    /// Rows that are written, and kept from a crash, at once; by the size of the pieces unless given.
+    pub batch_rows: Option<u64>,
+    /// The columns that each piece's rows are sorted by.
+    pub sort: Vec<String>,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Shares of the source that are written.
+    pub written: usize,
+    /// Shares.
+    pub shares: usize,
+}
+
 /// Cuts the plan's source into `target`, a directory that must not be there, or be empty; with `replace` it may be an earlier
-/// partitioning. `room` is what may be taken for it.
+/// partitioning. What a process that was killed has written by the same plan is not written again. `room` is what may be
+/// taken for it; `watch` is told what is written.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for a target or a source that will not do; [`ErrorKind::Disk`] for what the file system refuses;
 /// [`ErrorKind::Transaction`] where what was written is not what the source has; those of whoever answers. The target is as
 /// it was then.
-pub fn partition<E: From<Error>>(
+pub fn partition<E: From<Error> + Reason>(
     ask: &mut dyn Ask<E>,
+    watch: &mut dyn FnMut(Progress),
     plan: &Plan,
     target: &Path,
-    replace: bool,
+    options: &Options,
     room: Room,
 ) -> Result<Partitioning, E> {
     let source = Source::parse(&plan.source)?;
-    let columns = described(ask, &source.relation)?;
+    let found = columns(ask, &source.relation)?;
+    let names = |name: &String| found.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    if let Some(name) = options.sort.iter().find(|name| !names(name)) {
+        return Err(unknown(&source, "sort", name, &found).into());
+    }
+    let columns = named(found);
     plan.check_columns(&columns)?;
     let ours = |name: &str| name.to_ascii_lowercase().starts_with("duckward_");
     if let Some((name, _)) = columns.iter().find(|(name, _)| ours(name)) {
@@ -113,14 +160,20 @@ pub fn partition<E: From<Error>>(
         );
         return Err(Error::new(ErrorKind::Invalid, message).into());
     }
-    let staging = Staging::new(target, replace)?;
+    if options.batch_rows == Some(0) {
+        return Err(Error::invalid("batch_rows", "0", "give 1 or more").into());
+    }
     let mut run = Run {
         ask,
+        watch,
         plan,
+        options,
         source,
         columns,
-        staging,
-        at_once: room.pieces(),
+        staging: Staging::new(target, options.replace)?,
+        room,
+        attempts: Vec::new(),
+        resumed: 0,
     };
     let (manifest, mut validation) = run.staged()?;
     let path = run.staging.publish()?;
@@ -129,169 +182,21 @@ pub fn partition<E: From<Error>>(
         path,
         manifest,
         validation: Some(validation),
+        attempts: run.attempts,
+        resumed: run.resumed,
     })
-}
-
-struct Run<'a, E> {
-    ask: &'a mut dyn Ask<E>,
-    plan: &'a Plan,
-    source: Source,
-    columns: Vec<(String, String)>,
-    staging: Staging,
-    /// Pieces that one statement writes.
-    at_once: usize,
-}
-
-impl<E: From<Error>> Run<'_, E> {
-    /// Writes and proves all pieces in the staging directory.
-    fn staged(&mut self) -> Result<(Manifest, Validation), E> {
-        let types = self.probe()?;
-        let data = self.staging.path("data");
-        self.write(&data)?;
-        let (pieces, validation) = self.prove(&data, &types)?;
-        let version = self.ask.ask("SELECT version()")?;
-        let version = version.into_iter().flatten().flatten().next().unwrap_or_default();
-        let mut parts = Vec::new();
-        for (number, piece) in pieces {
-            let Some(planned) = self.plan.pieces.get(number) else {
-                let message = format!("a row went into piece {number}, which the plan does not have");
-                return Err(Error::new(ErrorKind::Internal, message).into());
-            };
-            let directory = manifest::directory(self.plan, number);
-            let files = move_piece(&data.join(format!("{PIECE}={number}")), &self.staging, &directory)?;
-            parts.push(Part {
-                name: planned.name.clone(),
-                condition: planned.condition.clone(),
-                rows: piece.rows,
-                digest: piece.digest,
-                files,
-            });
-        }
-        std::fs::remove_dir_all(&data).map_err(|error| broken("removing", &data, &error))?;
-        let mut manifest = Manifest::new(self.plan.clone(), types, version, parts);
-        self.staging.finish(&mut manifest)?;
-        Ok((manifest, validation))
-    }
-
-    /// What Parquet makes of the columns' types, before anything is written in earnest.
-    fn probe(&mut self) -> Result<Vec<(String, String)>, E> {
-        let probe = self.staging.path("probe.parquet");
-        let file = quoted(&probe.display().to_string());
-        self.ask.ask(&format!(
-            "COPY (SELECT * FROM {} LIMIT 0) TO {file} (FORMAT parquet)",
-            self.source.relation
-        ))?;
-        let types = described(self.ask, &file)?;
-        std::fs::remove_file(&probe).map_err(|error| broken("removing", &probe, &error))?;
-        let lossy = self.columns.iter().zip(&types).find(|((_, kind), (_, stored))| {
-            matches!(kind.as_str(), "HUGEINT" | "UHUGEINT") && stored == "DOUBLE"
-        });
-        match lossy {
-            None => Ok(types),
-            Some(((name, kind), _)) => {
-                let name = quoted_name(name);
-                let message = format!(
-                    "column {name} is {kind}, which Parquet keeps as DOUBLE, with a loss; plan over a query that casts \
-                     it, such as SELECT * REPLACE ({name}::DECIMAL(38, 0) AS {name}) FROM ..."
-                );
-                Err(Error::new(ErrorKind::Invalid, message).into())
-            }
-        }
-    }
-
-    fn write(&mut self, data: &Path) -> Result<(), E> {
-        let numbered = self.plan.numbered(&self.source.relation);
-        let count = self.plan.pieces.len();
-        if count <= self.at_once {
-            return self.copy(&format!("SELECT * FROM {numbered}"), PIECE, data);
-        }
-        // So many pieces in a bundle that there are no more bundles than may be written at once, if that is possible.
-        let size = count.div_ceil(self.at_once).max(count.isqrt());
-        let bundles = self.staging.path("bundles");
-        let from = format!("SELECT *, {PIECE} // {size} AS duckward_bundle FROM {numbered}");
-        self.copy(&from, "duckward_bundle", &bundles)?;
-        for bundle in 0..count.div_ceil(size) {
-            let directory = bundles.join(format!("duckward_bundle={bundle}"));
-            if !directory.exists() {
-                continue;
-            }
-            let part = self.staging.path("part");
-            self.copy(
-                &format!("SELECT * FROM {}", files(&directory, "*.parquet")),
-                PIECE,
-                &part,
-            )?;
-            staging::join(&part, data)?;
-            std::fs::remove_dir_all(&directory).map_err(|error| broken("removing", &directory, &error))?;
-        }
-        std::fs::remove_dir_all(&bundles).map_err(|error| broken("removing", &bundles, &error).into())
-    }
-
-    fn copy(&mut self, query: &str, by: &str, to: &Path) -> Result<(), E> {
-        // A statement that failed and is run again finds files of the time before.
-        self.ask.ask(&format!(
-            "COPY ({query}) TO {} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, PARTITION_BY ({by}), OVERWRITE true)",
-            quoted(&to.display().to_string())
-        ))?;
-        Ok(())
-    }
-
-    /// The pieces that have rows, each with its digests, and that nothing is missing, doubled or changed.
-    fn prove(
-        &mut self,
-        data: &Path,
-        types: &[(String, String)],
-    ) -> Result<(Vec<(usize, PieceDigest)>, Validation), E> {
-        let written = Source {
-            name: data.display().to_string(),
-            relation: numbered(data),
-        };
-        let whole = validate::Whole {
-            source: &self.source,
-            columns: &self.columns,
-        };
-        let (pieces, validation) = validate::pieces(
-            self.ask,
-            whole,
-            &validate::Pieces {
-                source: &written,
-                columns: types,
-                at: AT,
-                piece: PIECE,
-                layout: self.plan,
-            },
-        )?;
-        if validation.ok {
-            return Ok((pieces, validation));
-        }
-        let found: Vec<&str> = validation
-            .findings
-            .iter()
-            .map(|finding| finding.message.as_str())
-            .collect();
-        let more = found.len().saturating_sub(TOLD);
-        let message = format!(
-            "what was written is not what {} has, and was removed: {}{}; the source changed meanwhile, or Parquet cannot \
-             keep its types",
-            self.source.name,
-            found[..found.len() - more].join("; "),
-            if more > 0 {
-                format!("; and {more} more")
-            } else {
-                String::new()
-            }
-        );
-        Err(Error::new(ErrorKind::Transaction, message).into())
-    }
 }
 
 /// Name and type of each column.
 fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<(String, String)>, E> {
-    let found = columns(ask, relation)?;
-    Ok(found
+    Ok(named(columns(ask, relation)?))
+}
+
+fn named(columns: Vec<Column>) -> Vec<(String, String)> {
+    columns
         .into_iter()
         .map(|column| (column.name, column.type_name))
-        .collect())
+        .collect()
 }
 
 /// The files in or below a directory as a relation.
@@ -299,16 +204,6 @@ fn files(directory: &Path, below: &str) -> String {
     format!(
         "read_parquet({}, hive_partitioning = false)",
         pattern(directory, below)
-    )
-}
-
-/// The same with the number of the piece, which the last directory of a file's path says. Not by hive partitioning, which
-/// would take the names of directories further up for columns.
-fn numbered(directory: &Path) -> String {
-    format!(
-        "(SELECT * EXCLUDE (duckward_file), regexp_extract(duckward_file, '{PIECE}=([0-9]+)[/\\\\][^/\\\\]*$', 1)::BIGINT AS {AT} \
-         FROM read_parquet({}, hive_partitioning = false, filename = 'duckward_file'))",
-        pattern(directory, "*/*.parquet")
     )
 }
 

@@ -119,7 +119,7 @@ impl Balance {
 
 impl Plan {
     /// A plan of these cuts, before anything is counted.
-    fn new(source: &Source, columns: Vec<(String, String)>, cuts: Vec<Cut>) -> Self {
+    pub(super) fn new(source: &Source, columns: Vec<(String, String)>, cuts: Vec<Cut>) -> Self {
         let mut plan = Plan {
             version: VERSION,
             source: source.name.clone(),

@@ -161,6 +161,10 @@ mod tests {
     struct Described(Vec<String>);
 
     impl Ask<Error> for Described {
+        fn pause(&mut self, _time: std::time::Duration) -> Result<(), Error> {
+            Ok(())
+        }
+
         fn ask(&mut self, sql: &str) -> Result<Rows> {
             if sql.starts_with("DESCRIBE") {
                 let row = |name: &str| vec![Some(name.to_owned()), Some("INTEGER".to_owned()), None];

@@ -1,13 +1,20 @@
 //! The ward, as folders with questions ask it: each statement runs guarded, and its rows come as text.
 
+use std::fmt;
+use std::time::Duration;
+
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use super::error::exception;
+use super::error::{exception, kind_of};
 use super::ward::PyWard;
-use crate::engine::{Ask, Rows};
-use crate::error::Error;
+use crate::clock::{Clock, SystemClock};
+use crate::engine::{Ask, Reason, Rows};
+use crate::error::{Error, ErrorKind};
+
+/// How long a signal waits for a pause.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// Why a question was not answered.
 pub(super) enum Stopped {
@@ -58,6 +65,35 @@ impl Ask<Stopped> for Asking<'_> {
             read.push(row.iter().map(|value| text(&value)).collect::<PyResult<_>>()?);
         }
         Ok(read)
+    }
+
+    fn pause(&mut self, time: Duration) -> Result<(), Stopped> {
+        let py = self.ward.py();
+        let clock = SystemClock::default();
+        let end = clock.now() + time;
+        while clock.now() < end {
+            py.detach(|| clock.sleep(SLICE));
+            py.check_signals()?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stopped::Own(error) => error.fmt(f),
+            Stopped::Python(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Reason for Stopped {
+    fn reason(&self) -> Option<ErrorKind> {
+        match self {
+            Stopped::Own(error) => error.reason(),
+            Stopped::Python(error) => Python::attach(|py| kind_of(py, error)),
+        }
     }
 }
 

@@ -129,6 +129,25 @@ fn class_name(kind: ErrorKind) -> &'static str {
     }
 }
 
+/// The kind of an exception: of ours, or of DuckDB's.
+pub(super) fn kind_of(py: Python<'_>, error: &PyErr) -> Option<ErrorKind> {
+    let errors = py.import("duckward.errors").ok()?;
+    let own = ErrorKind::ALL.into_iter().find(|kind| {
+        let class = errors.getattr(class_name(*kind));
+        class.is_ok_and(|class| error.is_instance(py, &class))
+    });
+    own.or_else(|| match engine_error(py, error).class {
+        Class::OutOfMemory => Some(ErrorKind::Memory),
+        Class::Interrupt => Some(ErrorKind::Cancelled),
+        Class::Io => Some(ErrorKind::Disk),
+        Class::Transaction => Some(ErrorKind::Transaction),
+        Class::Connection | Class::Busy => Some(ErrorKind::Connection),
+        Class::Corruption | Class::Fatal => Some(ErrorKind::Corruption),
+        Class::Constraint | Class::Statement => Some(ErrorKind::Query),
+        Class::Host => None,
+    })
+}
+
 /// The exception for an error of ours.
 pub(super) fn exception(py: Python<'_>, error: &Error) -> PyErr {
     if error.kind() == ErrorKind::Query

@@ -76,6 +76,18 @@ impl PyPartitioning {
         self.done.validation.clone().map(PyValidation::new)
     }
 
+    /// Attempts to write a share of the source that failed, as dictionaries: share, attempt, error, response.
+    #[getter]
+    fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &self.done.attempts)
+    }
+
+    /// Shares of the source that a process that was killed had written.
+    #[getter]
+    fn resumed(&self) -> usize {
+        self.done.resumed
+    }
+
     /// The partitioning that is in a directory.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {

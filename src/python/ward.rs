@@ -32,7 +32,7 @@ use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
-use crate::partition::lake::partition;
+use crate::partition::lake::{Options, partition};
 use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
 use crate::validate;
@@ -563,12 +563,14 @@ impl PyWard {
     }
 
     /// Cuts the plan's source into a directory of Parquet files, proves them, and puts them in their place.
-    #[pyo3(signature = (plan, into, *, replace=false, connection=None))]
+    #[pyo3(signature = (plan, into, *, replace=false, sort=None, batch_rows=None, connection=None))]
     fn partition(
         slf: &Bound<'_, Self>,
         plan: &Bound<'_, PyPlan>,
         into: PathBuf,
         replace: bool,
+        sort: Option<&Bound<'_, PyAny>>,
+        batch_rows: Option<u64>,
         connection: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyPartitioning> {
         let py = slf.py();
@@ -578,11 +580,21 @@ impl PyWard {
             connection: connection.cloned(),
         };
         let core = &slf.get().core;
+        let options = Options {
+            replace,
+            batch_rows,
+            sort: columns("sort", sort)?,
+        };
+        let plan = &plan.get().plan;
         let (room, held) = py.detach(|| core.writing());
-        let done = partition(&mut asking, &plan.get().plan, &into, replace, room);
+        let mut watch = |progress| py.detach(|| core.wrote(&into, progress));
+        let done = partition(&mut asking, &mut watch, plan, &into, &options, room);
         py.detach(|| drop(held));
         match done {
-            Ok(done) => Ok(PyPartitioning::new(done)),
+            Ok(done) => {
+                py.detach(|| core.published(&done));
+                Ok(PyPartitioning::new(done))
+            }
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }

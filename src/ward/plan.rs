@@ -298,6 +298,10 @@ mod tests {
     struct Table;
 
     impl Ask<Error> for Table {
+        fn pause(&mut self, _time: std::time::Duration) -> Result<(), Error> {
+            Ok(())
+        }
+
         fn ask(&mut self, sql: &str) -> Result<Rows, Error> {
             let row = |cells: &[&str]| cells.iter().map(|cell| Some((*cell).to_owned())).collect();
             Ok(if sql.starts_with("DESCRIBE") {

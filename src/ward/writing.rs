@@ -1,10 +1,12 @@
-//! What a partitioning may take: memory, and files that are open at once.
+//! What a partitioning may take, memory and files that are open at once, and what is told of it.
 
 use std::fs;
+use std::path::Path;
 
 use super::Ward;
+use crate::event::What;
 use crate::guard::respond::HeldSettings;
-use crate::partition::lake::Room;
+use crate::partition::lake::{Partitioning, Progress, Room};
 
 /// DuckDB's limit of files that it writes at once.
 const SETTING: &str = "partitioned_write_max_open_files";
@@ -23,6 +25,24 @@ impl Ward {
             files: if held.names().is_empty() { BY_ITSELF } else { files },
         };
         (room, held)
+    }
+
+    /// Tells that a share of a source is written.
+    pub fn wrote(&self, target: &Path, progress: Progress) {
+        self.guardian.bus().publish(What::ShareWritten {
+            path: target.display().to_string(),
+            written: progress.written,
+            shares: progress.shares,
+        });
+    }
+
+    /// Tells that a partitioning is in its place.
+    pub fn published(&self, done: &Partitioning) {
+        self.guardian.bus().publish(What::PartitionPublished {
+            path: done.path.display().to_string(),
+            pieces: done.manifest.pieces.len(),
+            rows: done.manifest.rows(),
+        });
     }
 }
 

@@ -11,6 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What the names of directories beside the target begin with.
 const PREFIX: &str = ".duckward-";
+/// The file that says what is written.
+const JOURNAL: &str = "journal.json";
 /// Bytes that are read of a file at once.
 const CHUNK: usize = 1 << 20;
 /// Threads that read files at once.
@@ -27,7 +29,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes it, if `target` will do. What a process that was killed has left there is removed.
+    /// Makes it, if `target` will do. What a process that was killed has left is there still.
     pub(super) fn new(target: &Path, replace: bool) -> Result<Self> {
         let refused =
             |what: &str| Error::invalid("into", format_args!("{:?}", target.display().to_string()), what);
@@ -56,7 +58,6 @@ impl Staging {
             lock: Some(lock),
         };
         staging.check(replace)?;
-        staging.clear()?;
         Ok(staging)
     }
 
@@ -91,22 +92,42 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes everything in it.
-    fn clear(&self) -> Result<()> {
-        let entries =
-            fs::read_dir(&self.directory).map_err(|error| broken("reading", &self.directory, &error))?;
-        for entry in entries {
-            let path = entry
-                .map_err(|error| broken("reading", &self.directory, &error))?
-                .path();
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.map_err(|error| broken("removing", &path, &error))?;
+    /// Removes everything in it but the journal, the directories `kept`, and those that they are in.
+    pub(super) fn clear(&self, kept: &[PathBuf]) -> Result<()> {
+        clear(&self.directory, &self.path(JOURNAL), kept)
+    }
+
+    /// Removes a directory in it, if it is there.
+    pub(super) fn clear_below(&self, directory: &Path) -> Result<()> {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(broken("removing", directory, &error))
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The journal, if there is one.
+    pub(super) fn journal(&self) -> Option<String> {
+        fs::read_to_string(self.path(JOURNAL)).ok()
+    }
+
+    /// Keeps the journal: the old one is there until the new one is, whole.
+    pub(super) fn note(&self, text: &str) -> Result<()> {
+        let (path, new) = (self.path(JOURNAL), self.path("journal.new"));
+        fs::write(&new, text)
+            .and_then(|()| synchronised(&new))
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|error| broken("writing", &path, &error))
+    }
+
+    /// Removes the journal.
+    pub(super) fn forget(&self) -> Result<()> {
+        let path = self.path(JOURNAL);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(broken("removing", &path, &error)),
+            _ => Ok(()),
+        }
     }
 
     /// A path in it.
@@ -125,11 +146,10 @@ impl Staging {
             let path = self.path(&file.path);
             (file.bytes, file.sha256) =
                 checksum(&path).map_err(|error| broken("reading back", &path, &error))?;
-            synchronised(&path).map_err(|error| broken("writing", &path, &error))
+            Ok(())
         })?;
         let path = self.path(FILE);
         fs::write(&path, manifest.seal()).map_err(|error| broken("writing", &path, &error))?;
-        synchronised(&path).map_err(|error| broken("writing", &path, &error))?;
         synchronise(&self.directory)
     }
 
@@ -233,20 +253,49 @@ fn exchange(new: &Path, old: &Path) -> io::Result<()> {
     fs::rename(&aside, new)
 }
 
-/// Moves the files of a piece into its directory in the staging directory; what they are called there.
-pub(super) fn move_piece(from: &Path, staging: &Staging, directory: &str) -> Result<Vec<FileOnDisk>> {
-    let to = staging.path(directory);
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
+/// Removes what is in a directory, but for a file and for directories that are `kept`.
+fn clear(directory: &Path, file: &Path, kept: &[PathBuf]) -> Result<()> {
+    let entries = fs::read_dir(directory).map_err(|error| broken("reading", directory, &error))?;
+    for entry in entries {
+        let path = entry
+            .map_err(|error| broken("reading", directory, &error))?
+            .path();
+        let is_kept = kept.contains(&path) || (path == file && !kept.is_empty());
+        let removed = if is_kept {
+            Ok(())
+        } else if kept.iter().any(|kept| kept.starts_with(&path)) {
+            clear(&path, file, kept)?;
+            Ok(())
+        } else if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.map_err(|error| broken("removing", &path, &error))?;
     }
-    fs::rename(from, &to).map_err(|error| broken("moving", from, &error))?;
+    Ok(())
+}
+
+/// Moves the files of a piece, which are in several directories, into one of the staging directory; what they are called there.
+pub(super) fn move_piece(from: &[PathBuf], staging: &Staging, directory: &str) -> Result<Vec<FileOnDisk>> {
+    let to = staging.path(directory);
+    fs::create_dir_all(&to).map_err(|error| broken("making", &to, &error))?;
     let mut files = Vec::new();
-    for entry in fs::read_dir(&to).map_err(|error| broken("reading", &to, &error))? {
-        let entry = entry.map_err(|error| broken("reading", &to, &error))?;
-        files.push(FileOnDisk {
-            path: format!("{directory}/{}", entry.file_name().to_string_lossy()),
-            ..FileOnDisk::default()
-        });
+    for (share, from) in from.iter().enumerate().filter(|(_, from)| from.exists()) {
+        for entry in fs::read_dir(from).map_err(|error| broken("reading", from, &error))? {
+            let entry = entry.map_err(|error| broken("reading", from, &error))?;
+            // Those of several shares have like names.
+            let name = match share {
+                0 => entry.file_name().to_string_lossy().into_owned(),
+                share => format!("{share}_{}", entry.file_name().to_string_lossy()),
+            };
+            let path = entry.path();
+            fs::rename(&path, to.join(&name)).map_err(|error| broken("moving", &path, &error))?;
+            files.push(FileOnDisk {
+                path: format!("{directory}/{name}"),
+                ..FileOnDisk::default()
+            });
+        }
     }
     files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(files)
@@ -301,14 +350,16 @@ pub(super) fn checksum(path: &Path) -> io::Result<(u64, String)> {
     Ok((bytes, hexadecimal(&hash.finalize())))
 }
 
-/// Sees to it that the names in a directory, and in all below it, are on the disk.
-fn synchronise(directory: &Path) -> Result<()> {
+/// Sees to it that the files in a directory, and in all below it, are on the disk, and their names.
+pub(super) fn synchronise(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(|error| broken("reading", directory, &error))? {
         let path = entry
             .map_err(|error| broken("reading", directory, &error))?
             .path();
         if path.is_dir() {
             synchronise(&path)?;
+        } else {
+            synchronised(&path).map_err(|error| broken("writing", &path, &error))?;
         }
     }
     // Not everywhere can a directory be synchronised.

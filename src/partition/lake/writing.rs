@@ -1,0 +1,328 @@
+//! The way of a source into the staging directory: written share by share, sorted if asked, proved, and put in order.
+
+use std::path::{Path, PathBuf};
+
+use super::manifest::{self, Manifest, Part};
+use super::share::{ATTEMPTS, Journal, Response, Share, shares, wait};
+use super::staging::{self, Staging, broken, move_piece};
+use super::{Attempt, Options, Progress, Room, described, files, pattern};
+use crate::engine::source::Source;
+use crate::engine::text::{quoted, quoted_name};
+use crate::engine::{Ask, Reason};
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::plan::{PIECE, Plan};
+use crate::validate::{self, Layout, PieceDigest, Validation};
+
+/// The column that says in which piece's directory a row was found.
+const AT: &str = "duckward_at";
+/// Findings that an error tells.
+const TOLD: usize = 6;
+
+/// One partitioning on its way.
+pub(super) struct Run<'a, E> {
+    pub ask: &'a mut dyn Ask<E>,
+    pub watch: &'a mut dyn FnMut(Progress),
+    pub plan: &'a Plan,
+    pub options: &'a Options,
+    pub source: Source,
+    pub columns: Vec<(String, String)>,
+    pub staging: Staging,
+    pub room: Room,
+    pub attempts: Vec<Attempt>,
+    /// Shares that a process before this one has written.
+    pub resumed: usize,
+}
+
+impl<E: From<Error> + Reason> Run<'_, E> {
+    /// Writes and proves all pieces in the staging directory.
+    pub(super) fn staged(&mut self) -> Result<(Manifest, Validation), E> {
+        let journal = self.journal()?;
+        let types = self.probe()?;
+        let count = self.shares(journal)?;
+        self.sort(count)?;
+        let (pieces, validation) = self.prove(&types)?;
+        // What is moved cannot be taken up again.
+        self.staging.forget()?;
+        let version = self.ask.ask("SELECT version()")?;
+        let version = version.into_iter().flatten().flatten().next().unwrap_or_default();
+        let shares: Vec<PathBuf> = (0..count).map(|share| self.share(share)).collect();
+        let mut parts = Vec::new();
+        for (number, piece) in pieces {
+            let Some(planned) = self.plan.pieces.get(number) else {
+                let message = format!("a row went into piece {number}, which the plan does not have");
+                return Err(Error::new(ErrorKind::Internal, message).into());
+            };
+            let from: Vec<PathBuf> = shares.iter().map(|share| share.join(lying(number))).collect();
+            parts.push(Part {
+                name: planned.name.clone(),
+                condition: planned.condition.clone(),
+                rows: piece.rows,
+                digest: piece.digest,
+                files: move_piece(&from, &self.staging, &manifest::directory(self.plan, number))?,
+            });
+        }
+        let data = self.staging.path("data");
+        std::fs::remove_dir_all(&data).map_err(|error| broken("removing", &data, &error))?;
+        let mut manifest = Manifest::new(self.plan.clone(), types, version, parts);
+        self.staging.finish(&mut manifest)?;
+        Ok((manifest, validation))
+    }
+
+    /// What is to be written, and what of it a process that was killed has left; everything else that it left is removed.
+    fn journal(&mut self) -> Result<Journal, E> {
+        let end = self.end()?;
+        let all = match end {
+            Some(end) => shares(self.plan, end, self.options.batch_rows),
+            None => vec![Share::All],
+        };
+        let begun = Journal::new(self.plan, all);
+        let left = self
+            .staging
+            .journal()
+            .and_then(|text| Journal::read(&text, &begun));
+        let journal = left.unwrap_or(begun);
+        self.resumed = journal.done;
+        let kept: Vec<PathBuf> = (0..journal.done).map(|share| self.share(share)).collect();
+        self.staging.clear(&kept)?;
+        Ok(journal)
+    }
+
+    /// The first number that no row has, where rows have numbers that say where they are.
+    fn end(&mut self) -> Result<Option<u64>, E> {
+        let hidden = self
+            .columns
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("rowid"));
+        // Files and queries have none; asking a view costs no more than DuckDB's refusal.
+        if hidden || !self.source.is_name() {
+            return Ok(None);
+        }
+        match self.ask.ask(&format!(
+            "SELECT (max(rowid) + 1)::VARCHAR FROM {}",
+            self.source.relation
+        )) {
+            Ok(rows) => Ok(rows
+                .into_iter()
+                .flatten()
+                .flatten()
+                .next()
+                .and_then(|text| text.parse().ok())),
+            Err(error) if error.reason() == Some(ErrorKind::Query) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a share is written.
+    fn share(&self, number: usize) -> PathBuf {
+        self.staging.path("data").join(number.to_string())
+    }
+
+    /// What Parquet makes of the columns' types, before anything is written in earnest.
+    fn probe(&mut self) -> Result<Vec<(String, String)>, E> {
+        let probe = self.staging.path("probe.parquet");
+        let file = quoted(&probe.display().to_string());
+        self.ask.ask(&format!(
+            "COPY (SELECT * FROM {} LIMIT 0) TO {file} (FORMAT parquet)",
+            self.source.relation
+        ))?;
+        let types = described(self.ask, &file)?;
+        std::fs::remove_file(&probe).map_err(|error| broken("removing", &probe, &error))?;
+        let lossy = self.columns.iter().zip(&types).find(|((_, kind), (_, stored))| {
+            matches!(kind.as_str(), "HUGEINT" | "UHUGEINT") && stored == "DOUBLE"
+        });
+        match lossy {
+            None => Ok(types),
+            Some(((name, kind), _)) => {
+                let name = quoted_name(name);
+                let message = format!(
+                    "column {name} is {kind}, which Parquet keeps as DOUBLE, with a loss; plan over a query that casts \
+                     it, such as SELECT * REPLACE ({name}::DECIMAL(38, 0) AS {name}) FROM ..."
+                );
+                Err(Error::new(ErrorKind::Invalid, message).into())
+            }
+        }
+    }
+
+    /// Writes every share that is not written yet, and notes each; how many there are in the end.
+    fn shares(&mut self, mut journal: Journal) -> Result<usize, E> {
+        let mut failed = 0;
+        while let Some(share) = journal.shares.get(journal.done).copied() {
+            let directory = self.share(journal.done);
+            let Err(error) = self.write(share, &directory) else {
+                failed = 0;
+                staging::synchronise(&directory)?;
+                journal.done += 1;
+                self.staging.note(&journal.text())?;
+                (self.watch)(Progress {
+                    written: journal.done,
+                    shares: journal.shares.len(),
+                });
+                continue;
+            };
+            failed += 1;
+            let Some(response) = error
+                .reason()
+                .and_then(Response::to)
+                .filter(|_| failed < ATTEMPTS)
+            else {
+                return Err(error);
+            };
+            self.attempts.push(Attempt {
+                share: journal.done,
+                attempt: failed,
+                error: error.to_string(),
+                response: response.name(),
+            });
+            if response == Response::Smaller {
+                journal.part();
+                self.room.memory = self.room.memory.times(0.7);
+            }
+            if response != Response::Again {
+                self.room.files = (self.room.pieces() / 2).max(1);
+            }
+            self.staging.clear_below(&directory)?;
+            self.ask.pause(wait(failed))?;
+        }
+        Ok(journal.shares.len())
+    }
+
+    /// Writes the pieces of a share.
+    fn write(&mut self, share: Share, to: &Path) -> Result<(), E> {
+        let numbered = self.plan.numbered(&share.relation(&self.source.relation));
+        let (count, at_once) = (self.plan.pieces.len(), self.room.pieces());
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
+        }
+        if count <= at_once {
+            return self.copy(&format!("SELECT * FROM {numbered}"), PIECE, to);
+        }
+        // So many pieces in a bundle that there are no more bundles than may be written at once, if that is possible.
+        let size = count.div_ceil(at_once).max(count.isqrt());
+        let bundles = self.staging.path("bundles");
+        let from = format!("SELECT *, {PIECE} // {size} AS duckward_bundle FROM {numbered}");
+        self.copy(&from, "duckward_bundle", &bundles)?;
+        for bundle in 0..count.div_ceil(size) {
+            let directory = bundles.join(format!("duckward_bundle={bundle}"));
+            if !directory.exists() {
+                continue;
+            }
+            let part = self.staging.path("part");
+            self.copy(
+                &format!("SELECT * FROM {}", files(&directory, "*.parquet")),
+                PIECE,
+                &part,
+            )?;
+            staging::join(&part, to)?;
+            std::fs::remove_dir_all(&directory).map_err(|error| broken("removing", &directory, &error))?;
+        }
+        std::fs::remove_dir_all(&bundles).map_err(|error| broken("removing", &bundles, &error).into())
+    }
+
+    fn copy(&mut self, query: &str, by: &str, to: &Path) -> Result<(), E> {
+        // A statement that failed and is run again finds files of the time before.
+        self.ask.ask(&format!(
+            "COPY ({query}) TO {} ({FORMAT}, PARTITION_BY ({by}), OVERWRITE true)",
+            quoted(&to.display().to_string())
+        ))?;
+        // Of no rows DuckDB makes no directory.
+        std::fs::create_dir_all(to).map_err(|error| broken("making", to, &error).into())
+    }
+
+    /// Writes each piece anew as one sorted file, if that is asked for. It takes the place of what the first share has.
+    fn sort(&mut self, shares: usize) -> Result<(), E> {
+        if self.options.sort.is_empty() {
+            return Ok(());
+        }
+        let by: Vec<String> = self.options.sort.iter().map(|name| quoted_name(name)).collect();
+        for number in 0..self.plan.pieces.len() {
+            let all: Vec<String> = (0..shares)
+                .map(|share| self.share(share).join(lying(number)))
+                .filter(|directory| directory.exists())
+                .map(|directory| pattern(&directory, "*.parquet"))
+                .collect();
+            if all.is_empty() {
+                continue;
+            }
+            let to = self.share(0).join(lying(number));
+            let sorted = self.staging.path("sorted.parquet");
+            self.ask.ask(&format!(
+                "COPY (SELECT * FROM read_parquet([{}], hive_partitioning = false) ORDER BY {}) TO {} ({FORMAT})",
+                all.join(", "),
+                by.join(", "),
+                quoted(&sorted.display().to_string())
+            ))?;
+            // From here on the pieces are not what the journal says.
+            self.staging.forget()?;
+            for share in 0..shares {
+                self.staging.clear_below(&self.share(share).join(lying(number)))?;
+            }
+            std::fs::create_dir_all(&to).map_err(|error| broken("making", &to, &error))?;
+            let file = to.join("data_0.parquet");
+            std::fs::rename(&sorted, &file).map_err(|error| broken("moving", &sorted, &error))?;
+        }
+        Ok(())
+    }
+
+    /// The pieces that have rows, each with its digest, and that nothing is missing, doubled, changed or astray.
+    fn prove(&mut self, types: &[(String, String)]) -> Result<(Vec<(usize, PieceDigest)>, Validation), E> {
+        let data = self.staging.path("data");
+        let written = Source {
+            name: data.display().to_string(),
+            relation: located(&data),
+        };
+        let whole = validate::Whole {
+            source: &self.source,
+            columns: &self.columns,
+        };
+        let (pieces, validation) = validate::pieces(
+            self.ask,
+            whole,
+            &validate::Pieces {
+                source: &written,
+                columns: types,
+                at: AT,
+                piece: PIECE,
+                layout: self.plan,
+            },
+        )?;
+        if validation.ok {
+            return Ok((pieces, validation));
+        }
+        let found: Vec<&str> = validation
+            .findings
+            .iter()
+            .map(|finding| finding.message.as_str())
+            .collect();
+        let more = found.len().saturating_sub(TOLD);
+        let message = format!(
+            "what was written is not what {} has, and was removed: {}{}; the source changed meanwhile, or Parquet cannot \
+             keep its types",
+            self.source.name,
+            found[..found.len() - more].join("; "),
+            if more > 0 {
+                format!("; and {more} more")
+            } else {
+                String::new()
+            }
+        );
+        Err(Error::new(ErrorKind::Transaction, message).into())
+    }
+}
+
+/// How files are written: smaller than DuckDB's default makes them, and as fast.
+const FORMAT: &str = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1";
+
+/// The directory that DuckDB makes of a piece.
+fn lying(number: usize) -> String {
+    format!("{PIECE}={number}")
+}
+
+/// The rows below a directory with the number of their piece, which the last directory of a file's path says. Not by hive
+/// partitioning, which would take the names of directories further up for columns.
+fn located(directory: &Path) -> String {
+    format!(
+        "(SELECT * EXCLUDE (duckward_file), regexp_extract(duckward_file, '{PIECE}=([0-9]+)[/\\\\][^/\\\\]*$', 1)::BIGINT AS {AT} \
+         FROM read_parquet({}, hive_partitioning = false, filename = 'duckward_file'))",
+        pattern(directory, "*/*/*.parquet")
+    )
+}
