@@ -434,3 +434,138 @@ def test_a_kill_leaves_the_old_state_or_the_new_one(
     # The next one finds nothing in its way, and leaves nothing besides.
     con.execute("CREATE TABLE t AS FROM d.main.t")
     check(con, ward, ward.partition(ward.plan("t", by="id", pieces=4), target, replace=True), "t")
+
+
+def test_a_table_is_written_by_shares(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id, range % 7 AS k FROM range(10000)")
+    con.execute("DELETE FROM t WHERE id BETWEEN 2000 AND 5999")
+    con.execute("CREATE VIEW v AS FROM t")
+    con.execute("CREATE TABLE r AS SELECT id AS rowid, k FROM t")
+    told: list[dict[str, Any]] = []
+    ward.on(told.append)
+    for source, shares in (("t", 4), ("v", 1), ("r", 1), ("FROM t", 1)):
+        told.clear()
+        plan = ward.plan(source, by="k", value=True)
+        done = ward.partition(plan, tmp_path / source, batch_rows=2500)
+        check(con, ward, done, source)
+        ours = [event for event in told if event["event"] in ("share_written", "partition_published")]
+        assert [(event.get("written"), event.get("shares")) for event in ours] == [
+            *((share, shares) for share in range(1, shares + 1)),
+            (None, None),
+        ]
+        assert (ours[-1]["path"], ours[-1]["pieces"], ours[-1]["rows"]) == (done.path, 7, 6000)
+        assert (done.resumed, done.attempts) == (0, [])
+    # Rows that an open transaction has added have numbers far above all others.
+    con.execute("BEGIN")
+    con.execute("INSERT INTO t SELECT range, 3 FROM range(50)")
+    done = ward.partition(ward.plan("t", by="k", value=True), tmp_path / "open", batch_rows=2500)
+    assert done.rows == 6050
+    con.execute("ROLLBACK")
+
+
+def test_pieces_are_sorted(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute(
+        'CREATE TABLE t AS SELECT hash(range) % 5 AS k, hash(range * 3) % 1000 AS "o \'x", range AS id '
+        "FROM range(9000)"
+    )
+    plan = ward.plan("t", by="k", value=True)
+    done = ward.partition(plan, tmp_path / "t", sort=["O 'x", "id"], batch_rows=2000)
+    check(con, ward, done, "t")
+    for piece in done.pieces:
+        (file,) = piece["files"]
+        order = con.execute(f"SELECT \"o 'x\", id FROM '{tmp_path}/t/{file['path']}'").fetchall()
+        assert order == sorted(order)
+    for arguments, message in (
+        ({"sort": "nothing"}, "t has the columns k, o 'x, id"),
+        ({"batch_rows": 0}, "batch_rows=0"),
+    ):
+        with pytest.raises(duckward.InvalidInputError, match=message):
+            ward.partition(plan, tmp_path / "u", **arguments)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_share_that_takes_too_long_is_tried_again(con: Any, tmp_path: pathlib.Path) -> None:
+    calls: list[int] = []
+
+    def late(value: int) -> int:
+        calls.append(value)
+        if calls.count(-1) < 2 and value == 7:
+            calls.append(-1)
+            time.sleep(3)
+        return value
+
+    con.create_function("late", late, ["BIGINT"], "BIGINT", side_effects=True)
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(20)")
+    with duckward.guard(con, memory="2GB") as ward:
+        plan = ward.plan("SELECT CASE WHEN id = 7 THEN late(id) ELSE id END AS id FROM t", by="id", hash=3)
+    calls.clear()
+    with duckward.guard(con, memory="2GB", query_timeout="1s") as ward:
+        done = ward.partition(plan, tmp_path / "t")
+        assert done.rows == 20
+        assert [(attempt["share"], attempt["attempt"]) for attempt in done.attempts] == [(0, 1), (0, 2)]
+        assert {attempt["response"] for attempt in done.attempts} == {"half the pieces at once"}
+        calls.clear()
+        con.remove_function("late")
+        con.create_function(
+            "late", lambda value: time.sleep(2) or value, ["BIGINT"], "BIGINT", side_effects=True
+        )  # type: ignore[func-returns-value]
+        with pytest.raises(duckward.TimeoutError):
+            ward.partition(plan, tmp_path / "u")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t"]
+
+
+def test_what_a_killed_process_has_written_is_not_written_again(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    database, target = tmp_path / "t.duckdb", tmp_path / "lake"
+    with duckdb.connect(str(database)) as made:
+        made.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(400000)")
+        made.execute("CREATE TABLE u AS FROM t WHERE id % 2 = 0")
+    con.execute(f"ATTACH '{database}' AS d (READ_ONLY)")
+    con.execute("USE d")
+    plan = ward.plan("t", by="s", pieces=5)
+    plan.save(tmp_path / "plan.json")
+    script = f"""
+        import sys, duckdb, duckward
+        con = duckdb.connect({str(database)!r}, read_only=True)
+        ward = duckward.guard(con, "1GB")
+        ward.on(lambda event: print(event, flush=True) if event["event"] == "share_written" else None)
+        plan = duckward.Plan.load({str(tmp_path / "plan.json")!r})
+        ward.partition(plan, {str(target)!r}, batch_rows=20000)
+    """
+    chance = random.Random(4)
+    for kill in range(8):
+        before = 0
+        # Killed again and again, it gets further each time.
+        for _ in range(2):
+            process = subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "share_written" in line:
+                    break
+            time.sleep(chance.random() * 0.2)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            if target.exists():
+                break
+            journal = json.loads((tmp_path / ".duckward-lake" / "journal.json").read_text())
+            assert journal["done"] > before
+            before = journal["done"]
+        if target.exists():
+            check(con, ward, duckward.Partitioning.load(target), "t", fresh=False)
+        elif kill % 4 == 3:
+            # Another plan begins anew.
+            done = ward.partition(ward.plan("u", by="id", pieces=3), target, batch_rows=20000)
+            assert done.resumed == 0
+            check(con, ward, done, "u")
+        else:
+            done = ward.partition(plan, target, batch_rows=20000)
+            assert done.resumed == before
+            check(con, ward, done, "t")
+        for path in sorted(target.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        target.rmdir()
+    assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".duckward")]
