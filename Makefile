@@ -31,7 +31,7 @@ venv-2.0 := .venv
 venv-1.5 := .venv-1.5
 venv-1.4 := .venv-1.4
 # DuckDB 2.0 needs Python 3.11; on 3.10 the newest there is stands in.
-packages-2.0 := "duckdb==2.0.*; python_version > '3.10'" 'duckdb'
+packages-2.0 := "duckdb==2.0.*; python_version > '3.10'" 'duckdb' 'distributed'
 packages-1.5 := 'duckdb==1.5.*'
 packages-1.4 := 'duckdb==1.4.3' 'pandas<3' "pyarrow==17.*; python_version < '3.13'"
 BIN := .venv/bin

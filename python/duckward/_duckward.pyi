@@ -5,6 +5,7 @@ the text carries the unit: "512MB", "250ms".
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypedDict, final, overload, type_check_only
@@ -597,6 +598,9 @@ class Ward:
         replace: bool = False,
         sort: str | Sequence[str] | None = None,
         batch_rows: int | None = None,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        worker_memory: str | int | float | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Partitioning:
         """Cuts the plan's source into a directory of Parquet files, proved before they are put there.
@@ -615,10 +619,18 @@ class Ward:
             plan: from `plan()`. Rows that came after it are in pieces, too.
             into: the directory; it must not be there, or be empty.
             replace: also an earlier partitioning may be there. Nothing else is ever replaced.
-            sort: columns to sort the rows of each piece by; it is written as one file then. That takes longer,
-                and makes files smaller and quicker to search.
-            batch_rows: rows of a share; otherwise 10 million, or more where there are many pieces, of each of
-                which every share makes a file.
+            sort: columns to sort the rows of each piece by; it is written as one file then. That takes
+                longer, and makes files smaller and quicker to search.
+            batch_rows: rows of a share; otherwise 10 million, or more where there are many pieces, of each
+                of which every share makes a file.
+            workers: so many statements at once, each of which writes some of the pieces; on threads of this
+                process, where they see what is committed.
+            executor: a `concurrent.futures.Executor` that runs them instead: a pool of processes, or Dask's
+                `Client.get_executor()`. Workers in other processes read the source themselves: files, or
+                databases that are open here with `read_only=True`; and write to the same directory, so they
+                need its file system. What they wrote is proved here.
+            worker_memory: the budget of each worker in another process, as in `guard()`. Otherwise those of a
+                `ProcessPoolExecutor` share the ward's, and each of another executor has all of its machine.
             connection: another connection to the same database; otherwise the ward's.
 
         Raises:

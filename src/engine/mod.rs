@@ -78,11 +78,42 @@ pub trait Ask<E> {
     /// The one who answers'.
     fn ask(&mut self, sql: &str) -> std::result::Result<Rows, E>;
 
+    /// Runs statements that write, several at once if there are workers for it, each up to three times; `done` is told the
+    /// place of each that has ended well, and what failed before.
+    ///
+    /// # Errors
+    /// Of the first that failed, and those of `done`; the others are over then.
+    fn each(
+        &mut self,
+        statements: &[String],
+        done: &mut dyn FnMut(usize, Vec<Failed>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        for (place, sql) in statements.iter().enumerate() {
+            self.ask(sql)?;
+            done(place, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// How many workers [`Ask::each`] has; without any, statements are run one after another as [`Ask::ask`] does.
+    fn workers(&self) -> Option<usize> {
+        None
+    }
+
     /// Waits before a statement that failed is run again.
     ///
     /// # Errors
     /// Where the user ends the wait.
     fn pause(&mut self, time: Duration) -> std::result::Result<(), E>;
+}
+
+/// An attempt at a statement that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// Why.
+    pub error: String,
 }
 
 /// An error whose kind can be told, whoever raised it.

@@ -145,6 +145,13 @@ impl Plan {
             .fold(Bytes(0), |sum, piece| sum.plus(piece.bytes))
     }
 
+    /// What all rows of the pieces from one to another fulfil, and perhaps others; nothing where little is said by it.
+    pub(super) fn stretch(&self, from: usize, to: usize) -> Option<String> {
+        let (first, rest) = self.cuts.split_first()?;
+        let each: usize = rest.iter().map(Cut::slots).product();
+        first.stretch(from / each, (to - 1) / each)
+    }
+
     /// The plan as JSON, to be kept.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()

@@ -10,7 +10,7 @@ use pyo3::types::{PyString, PyTuple};
 use super::error::{exception, kind_of};
 use super::ward::PyWard;
 use crate::clock::{Clock, SystemClock};
-use crate::engine::{Ask, Reason, Rows};
+use crate::engine::{Ask, Failed, Reason, Rows};
 use crate::error::{Error, ErrorKind};
 
 /// How long a signal waits for a pause.
@@ -50,6 +50,28 @@ impl From<PyErr> for Stopped {
 pub(super) struct Asking<'py> {
     pub ward: Bound<'py, PyWard>,
     pub connection: Option<Bound<'py, PyAny>>,
+    /// Who runs statements that may run at once.
+    pub pool: Option<Pool<'py>>,
+}
+
+/// Workers, of an executor or threads of this process.
+pub(super) struct Pool<'py> {
+    pub executor: Option<Bound<'py, PyAny>>,
+    pub workers: usize,
+    /// The budget of each worker in another process, as `guard()` takes it.
+    pub memory: Option<Bound<'py, PyAny>>,
+    /// Files that all workers together may have open.
+    pub files: usize,
+}
+
+impl<'py> Asking<'py> {
+    pub(super) fn new(ward: &Bound<'py, PyWard>, connection: Option<&Bound<'py, PyAny>>) -> Self {
+        Asking {
+            ward: ward.clone(),
+            connection: connection.cloned(),
+            pool: None,
+        }
+    }
 }
 
 impl Ask<Stopped> for Asking<'_> {
@@ -65,6 +87,49 @@ impl Ask<Stopped> for Asking<'_> {
             read.push(row.iter().map(|value| text(&value)).collect::<PyResult<_>>()?);
         }
         Ok(read)
+    }
+
+    fn each(
+        &mut self,
+        statements: &[String],
+        done: &mut dyn FnMut(usize, Vec<Failed>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        let Some(pool) = &self.pool else {
+            for (place, sql) in statements.iter().enumerate() {
+                self.ask(sql)?;
+                done(place, Vec::new())?;
+            }
+            return Ok(());
+        };
+        let py = self.ward.py();
+        let workers = py.import(intern!(py, "duckward._workers"))?;
+        let ran = workers.call_method1(
+            intern!(py, "run"),
+            (
+                &self.ward,
+                self.connection.as_ref(),
+                pool.executor.as_ref(),
+                pool.workers,
+                pool.memory.as_ref(),
+                pool.files,
+                statements.to_vec(),
+            ),
+        )?;
+        let each = ran.try_iter()?.try_for_each(|one| {
+            let (place, failed): (usize, Vec<(u32, String)>) = one?.extract()?;
+            let failed = failed
+                .into_iter()
+                .map(|(attempt, error)| Failed { attempt, error })
+                .collect();
+            done(place, failed)
+        });
+        // Where it was left early, none may go on writing.
+        ran.call_method0(intern!(py, "close"))?;
+        each
+    }
+
+    fn workers(&self) -> Option<usize> {
+        self.pool.as_ref().map(|pool| pool.workers)
     }
 
     fn pause(&mut self, time: Duration) -> Result<(), Stopped> {

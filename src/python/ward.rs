@@ -11,7 +11,7 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
-use super::ask::Asking;
+use super::ask::{Asking, Pool};
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
@@ -42,6 +42,8 @@ use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 const MOST_EXAMPLES: usize = 1000;
 /// The most pieces that can be asked for.
 const MOST_PIECES: usize = 1024;
+/// Workers of an executor that does not say how many it has.
+const WORKERS: usize = 3;
 
 /// A guarded connection. Made by `duckward.guard(con)`.
 #[pyclass(frozen, module = "duckward", name = "Ward", weakref)]
@@ -128,6 +130,31 @@ fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
                 "give the name of a table, the path of files, or a query, as a text",
             ),
         )),
+    }
+}
+
+/// How many workers an executor has, or are asked for.
+fn hands(py: Python<'_>, workers: Option<usize>, executor: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    let refused = |name: &str, value: String, accepted: &str| {
+        Err(exception(py, &Error::invalid(name, value, accepted)))
+    };
+    if let Some(executor) = executor
+        && !executor.hasattr(intern!(py, "submit"))?
+    {
+        let kind = executor.get_type().qualname()?.to_string();
+        return refused(
+            "executor",
+            kind,
+            "give a concurrent.futures.Executor, such as a ProcessPoolExecutor or a Dask client's get_executor()",
+        );
+    }
+    match workers {
+        Some(0) => refused("workers", "0".to_owned(), "give 1 or more"),
+        Some(workers) => Ok(workers),
+        None => {
+            let most = executor.and_then(|executor| executor.getattr(intern!(py, "_max_workers")).ok());
+            Ok(most.and_then(|most| most.extract().ok()).unwrap_or(WORKERS))
+        }
     }
 }
 
@@ -461,10 +488,7 @@ impl PyWard {
             let accepted = format!("give a number up to {MOST_EXAMPLES}");
             return Err(own(Error::invalid("examples", examples, &accepted)));
         }
-        let mut asking = Asking {
-            ward: slf.clone(),
-            connection: connection.cloned(),
-        };
+        let mut asking = Asking::new(slf, connection);
         // Files that are not what they were cannot be read, or say something else: that comes first.
         let mut changed = Vec::new();
         for side in given {
@@ -497,10 +521,7 @@ impl PyWard {
         let py = slf.py();
         slf.get().usable(py)?;
         let source = self::source("source", source)?;
-        let mut asking = Asking {
-            ward: slf.clone(),
-            connection: connection.cloned(),
-        };
+        let mut asking = Asking::new(slf, connection);
         let found = profile(&mut asking, &source, column)
             .map_err(|stopped| stopped.into_py(py))?
             .into_iter()
@@ -552,10 +573,7 @@ impl PyWard {
             value,
             room,
         };
-        let mut asking = Asking {
-            ward: slf.clone(),
-            connection: connection.cloned(),
-        };
+        let mut asking = Asking::new(slf, connection);
         match plan(&mut asking, &source, &wish) {
             Ok(plan) => Ok(PyPlan::new(plan)),
             Err(stopped) => Err(stopped.into_py(py)),
@@ -563,7 +581,11 @@ impl PyWard {
     }
 
     /// Cuts the plan's source into a directory of Parquet files, proves them, and puts them in their place.
-    #[pyo3(signature = (plan, into, *, replace=false, sort=None, batch_rows=None, connection=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of the Python function"
+    )]
+    #[pyo3(signature = (plan, into, *, replace=false, sort=None, batch_rows=None, workers=None, executor=None, worker_memory=None, connection=None))]
     fn partition(
         slf: &Bound<'_, Self>,
         plan: &Bound<'_, PyPlan>,
@@ -571,14 +593,14 @@ impl PyWard {
         replace: bool,
         sort: Option<&Bound<'_, PyAny>>,
         batch_rows: Option<u64>,
+        workers: Option<usize>,
+        executor: Option<&Bound<'_, PyAny>>,
+        worker_memory: Option<&Bound<'_, PyAny>>,
         connection: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyPartitioning> {
         let py = slf.py();
         slf.get().usable(py)?;
-        let mut asking = Asking {
-            ward: slf.clone(),
-            connection: connection.cloned(),
-        };
+        let mut asking = Asking::new(slf, connection);
         let core = &slf.get().core;
         let options = Options {
             replace,
@@ -587,6 +609,14 @@ impl PyWard {
         };
         let plan = &plan.get().plan;
         let (room, held) = py.detach(|| core.writing());
+        if executor.is_some() || workers.is_some() {
+            asking.pool = Some(Pool {
+                workers: hands(py, workers, executor)?,
+                executor: executor.cloned(),
+                memory: worker_memory.cloned(),
+                files: room.files,
+            });
+        }
         let mut watch = |progress| py.detach(|| core.wrote(&into, progress));
         let done = partition(&mut asking, &mut watch, plan, &into, &options, room);
         py.detach(|| drop(held));

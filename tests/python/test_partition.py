@@ -494,6 +494,10 @@ def test_a_share_that_takes_too_long_is_tried_again(con: Any, tmp_path: pathlib.
             time.sleep(3)
         return value
 
+    def always_late(value: int) -> int:
+        time.sleep(2)
+        return value
+
     con.create_function("late", late, ["BIGINT"], "BIGINT", side_effects=True)
     con.execute("CREATE TABLE t AS SELECT range AS id FROM range(20)")
     with duckward.guard(con, memory="2GB") as ward:
@@ -506,9 +510,7 @@ def test_a_share_that_takes_too_long_is_tried_again(con: Any, tmp_path: pathlib.
         assert {attempt["response"] for attempt in done.attempts} == {"half the pieces at once"}
         calls.clear()
         con.remove_function("late")
-        con.create_function(
-            "late", lambda value: time.sleep(2) or value, ["BIGINT"], "BIGINT", side_effects=True
-        )  # type: ignore[func-returns-value]
+        con.create_function("late", always_late, ["BIGINT"], "BIGINT", side_effects=True)
         with pytest.raises(duckward.TimeoutError):
             ward.partition(plan, tmp_path / "u")
     assert [entry.name for entry in tmp_path.iterdir()] == ["t"]

@@ -196,14 +196,16 @@ MANY = {
     "SMALLINT": "i * 7 - 900",
     "HUGEINT": "(i - 150) * 170141183460469231731687303715884105::HUGEINT",
     "DECIMAL(18,3)": "i * 1.125 - 100",
-    "DOUBLE": "CASE i WHEN 0 THEN 'nan'::DOUBLE WHEN 1 THEN 'inf' WHEN 2 THEN '-inf' WHEN 3 THEN -0.0 WHEN 4 THEN 0.0 "
-    "ELSE i / 7 END",
+    "DOUBLE": "CASE i WHEN 0 THEN 'nan'::DOUBLE WHEN 1 THEN 'inf' WHEN 2 THEN '-inf' WHEN 3 THEN -0.0 "
+    "WHEN 4 THEN 0.0 ELSE i / 7 END",
     "DATE": "[DATE '2024-01-01' + i::INTEGER, 'infinity', '-infinity'][1 + (i % 30 // 28) * (1 + i % 2)]",
     "TIMESTAMP": "TIMESTAMP '1969-12-31' + INTERVAL (i * 997) MINUTE",
-    "TIMESTAMPTZ": "[TIMESTAMPTZ '2024-03-30 00:00:00+00' + INTERVAL (i) HOUR, 'infinity'][1 + (i = 9)::INTEGER]",
+    "TIMESTAMPTZ": "[TIMESTAMPTZ '2024-03-30 00:00:00+00' + INTERVAL (i) HOUR, 'infinity']"
+    "[1 + (i = 9)::INTEGER]",
     "TIME": "TIME '00:00:00' + INTERVAL (i * 4) MINUTE",
     "INTERVAL": "INTERVAL (i) DAY",
-    "VARCHAR": "['', chr(i::INTEGER + 40), 'x' || i, repeat('é', i::INTEGER), chr(127 + i::INTEGER)][1 + i % 5]",
+    "VARCHAR": "['', chr(i::INTEGER + 40), 'x' || i, repeat('é', i::INTEGER), chr(127 + i::INTEGER)]"
+    "[1 + i % 5]",
     "VARCHAR COLLATE NOCASE": "[upper(t), t][1 + i % 2]",
     "BLOB": "from_hex(md5(i::VARCHAR))",
     "UUID": "md5(i::VARCHAR)::UUID",
@@ -218,7 +220,8 @@ def test_many_pieces_are_found_as_few_are(con: Any, ward: duckward.Ward, kind: s
         con.execute("CREATE TYPE many AS ENUM (SELECT 'v' || i FROM range(200) AS r(i))")
     con.execute(f"CREATE TABLE t (k {'many' if kind == 'ENUM' else kind}, id INTEGER)")
     con.execute(
-        f"INSERT INTO t SELECT {MANY[kind]}, i FROM (SELECT i % 150 AS i, 'n' || i % 70 AS t FROM range(300) AS r(i))"
+        f"INSERT INTO t SELECT {MANY[kind]}, i "
+        "FROM (SELECT i % 150 AS i, 'n' || i % 70 AS t FROM range(300) AS r(i))"
     )
     con.execute("INSERT INTO t SELECT NULL, range FROM range(5)")
     for how in (

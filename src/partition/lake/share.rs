@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::hexadecimal;
 use crate::error::ErrorKind;
-use crate::partition::plan::Plan;
+use crate::partition::plan::{PIECE, Plan};
+use crate::validate::Layout;
 
 /// The form in which a journal is kept.
 const VERSION: u32 = 1;
@@ -33,19 +34,42 @@ pub(super) enum Share {
         /// Whether all that follow are in it, too: rows that came since.
         open: bool,
     },
+    /// Those of some pieces.
+    Pieces {
+        /// The first piece.
+        from: usize,
+        /// The first that is not in it.
+        to: usize,
+    },
 }
 
 impl Share {
-    /// The rows of `relation` that are in it.
-    pub(super) fn relation(self, relation: &str) -> String {
+    /// The rows of `relation` that are in it, with the numbers of their pieces.
+    pub(super) fn numbered(self, plan: &Plan, relation: &str) -> String {
         match self {
-            Share::All => relation.to_owned(),
+            Share::All => plan.numbered(relation),
             Share::Rows { from, open: true, .. } => {
-                format!("(SELECT * FROM {relation} WHERE rowid >= {from})")
+                plan.numbered(&format!("(SELECT * FROM {relation} WHERE rowid >= {from})"))
             }
-            Share::Rows { from, to, .. } => {
-                format!("(SELECT * FROM {relation} WHERE rowid >= {from} AND rowid < {to})")
+            Share::Rows { from, to, .. } => plan.numbered(&format!(
+                "(SELECT * FROM {relation} WHERE rowid >= {from} AND rowid < {to})"
+            )),
+            Share::Pieces { from, to } => {
+                let rows = match plan.stretch(from, to) {
+                    Some(condition) => format!("(SELECT * FROM {relation} WHERE {condition})"),
+                    None => relation.to_owned(),
+                };
+                let numbered = plan.numbered(&rows);
+                format!("(SELECT * FROM {numbered} WHERE {PIECE} >= {from} AND {PIECE} < {to})")
             }
+        }
+    }
+
+    /// Pieces that it has rows of.
+    pub(super) fn pieces(self, plan: &Plan) -> usize {
+        match self {
+            Share::Pieces { from, to } => to - from,
+            Share::All | Share::Rows { .. } => plan.pieces.len(),
         }
     }
 
@@ -91,6 +115,27 @@ pub(super) fn shares(plan: &Plan, end: u64, rows: Option<u64>) -> Vec<Share> {
         .collect()
 }
 
+/// Pieces in shares of about as many rows each, for so many workers at once: more shares than workers, so that none waits long
+/// for the last; none with more than `most` pieces.
+pub(super) fn shares_of_pieces(plan: &Plan, workers: usize, most: usize) -> Vec<Share> {
+    let count = plan.pieces.len();
+    let wanted = (2 * workers).clamp(1, count.max(1)) as u128;
+    let total: u128 = plan.pieces.iter().map(|piece| u128::from(piece.rows)).sum();
+    let mut shares = Vec::new();
+    let (mut from, mut before) = (0, 0);
+    for (number, piece) in plan.pieces.iter().enumerate() {
+        before += u128::from(piece.rows);
+        // The last has all the rest.
+        let next = shares.len() as u128 + 1;
+        let full = next < wanted && before * wanted >= total * next;
+        if full || number + 1 - from >= most.max(1) || number + 1 == count {
+            shares.push(Share::Pieces { from, to: number + 1 });
+            from = number + 1;
+        }
+    }
+    shares
+}
+
 /// What of a partitioning is written, for one who goes on after this process was killed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
@@ -99,8 +144,8 @@ pub(super) struct Journal {
     plan: String,
     /// The shares.
     pub shares: Vec<Share>,
-    /// How many of them are written, from the first.
-    pub done: usize,
+    /// Which of them are written.
+    pub done: Vec<bool>,
 }
 
 impl Journal {
@@ -108,8 +153,8 @@ impl Journal {
         Journal {
             version: VERSION,
             plan: hexadecimal(&Sha256::digest(plan.to_json().as_bytes())),
+            done: vec![false; shares.len()],
             shares,
-            done: 0,
         }
     }
 
@@ -118,9 +163,9 @@ impl Journal {
         let found: Journal = serde_json::from_str(text).ok()?;
         let same = found.version == VERSION
             && found.plan == begun.plan
-            && found.done <= found.shares.len()
-            // Shares that failed were parted; the ends stay. More rows may have come, and are in the last one.
-            && matches!(found.shares.last(), Some(Share::All)) == matches!(begun.shares.last(), Some(Share::All));
+            && found.done.len() == found.shares.len()
+            // Shares that failed were parted; the kind stays. More rows may have come, and are in the last one.
+            && found.shares.last().map(std::mem::discriminant) == begun.shares.last().map(std::mem::discriminant);
         same.then_some(found)
     }
 
@@ -128,13 +173,22 @@ impl Journal {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
-    /// The next share, if it can be parted, is parted.
-    pub(super) fn part(&mut self) -> bool {
-        let halves = self.shares.get(self.done).and_then(|share| share.halves());
-        if let Some(halves) = halves {
-            self.shares.splice(self.done..=self.done, halves);
+    /// How many are written.
+    pub(super) fn written(&self) -> usize {
+        self.done.iter().filter(|done| **done).count()
+    }
+
+    /// The next share that is not written.
+    pub(super) fn next(&self) -> Option<usize> {
+        self.done.iter().position(|done| !done)
+    }
+
+    /// Parts a share, if it can be parted; its halves take its place.
+    pub(super) fn part(&mut self, share: usize) {
+        if let Some(halves) = self.shares.get(share).and_then(|share| share.halves()) {
+            self.shares.splice(share..=share, halves);
+            self.done.insert(share + 1, false);
         }
-        halves.is_some()
     }
 }
 
@@ -225,11 +279,31 @@ mod tests {
             let shares = shares(&plan(end), end, Some(rows));
             prop_assert!(cover(&shares, end), "{shares:?}");
             let mut journal = Journal::new(&plan(end), shares);
-            for done in parts {
-                journal.done = done % journal.shares.len();
-                journal.part();
+            for share in parts {
+                journal.part(share % journal.shares.len());
+                prop_assert_eq!(journal.done.len(), journal.shares.len());
                 prop_assert!(cover(&journal.shares, end), "{:?}", journal.shares);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_of_pieces_cover_every_piece_once(
+            rows in proptest::collection::vec(0u64..1000, 1..60), workers in 1usize..9, most in 1usize..70
+        ) {
+            let mut plan = plan(1);
+            let piece = plan.pieces[0].clone();
+            plan.pieces = rows.iter().map(|rows| crate::partition::plan::Piece { rows: *rows, ..piece.clone() }).collect();
+            let shares = shares_of_pieces(&plan, workers, most);
+            let mut next = 0;
+            for share in &shares {
+                let Share::Pieces { from, to } = *share else { panic!("{share:?}") };
+                prop_assert!(from == next && to > from && to - from <= most);
+                next = to;
+            }
+            prop_assert_eq!(next, rows.len());
+            prop_assert!(shares.len() <= 2 * workers + rows.len().div_ceil(most));
         }
     }
 
@@ -243,7 +317,8 @@ mod tests {
     #[test]
     fn a_journal_is_read_again_only_for_its_plan() {
         let mut journal = Journal::new(&plan(90), shares(&plan(90), 90, Some(30)));
-        journal.done = 2;
+        journal.done[1] = true;
+        assert_eq!((journal.written(), journal.next()), (1, Some(0)));
         let begun = Journal::new(&plan(90), shares(&plan(90), 95, Some(30)));
         assert_eq!(Journal::read(&journal.text(), &begun), Some(journal.clone()));
         let other = Journal::new(&plan(91), begun.shares.clone());
@@ -251,7 +326,7 @@ mod tests {
         let all = Journal::new(&plan(90), vec![Share::All]);
         assert_eq!(Journal::read(&journal.text(), &all), None);
         assert_eq!(Journal::read("{}", &begun), None);
-        journal.done = 9;
+        journal.done.push(true);
         assert_eq!(Journal::read(&journal.text(), &begun), None);
     }
 

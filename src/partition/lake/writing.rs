@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::manifest::{self, Manifest, Part};
-use super::share::{ATTEMPTS, Journal, Response, Share, shares, wait};
+use super::share::{ATTEMPTS, Journal, Response, Share, shares, shares_of_pieces, wait};
 use super::staging::{self, Staging, broken, move_piece};
 use super::{Attempt, Options, Progress, Room, described, files, pattern};
 use crate::engine::source::Source;
@@ -11,7 +11,7 @@ use crate::engine::text::{quoted, quoted_name};
 use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::plan::{PIECE, Plan};
-use crate::validate::{self, Layout, PieceDigest, Validation};
+use crate::validate::{self, PieceDigest, Validation};
 
 /// The column that says in which piece's directory a row was found.
 const AT: &str = "duckward_at";
@@ -70,10 +70,12 @@ impl<E: From<Error> + Reason> Run<'_, E> {
 
     /// What is to be written, and what of it a process that was killed has left; everything else that it left is removed.
     fn journal(&mut self) -> Result<Journal, E> {
-        let end = self.end()?;
-        let all = match end {
-            Some(end) => shares(self.plan, end, self.options.batch_rows),
-            None => vec![Share::All],
+        let all = match self.ask.workers() {
+            None => match self.end()? {
+                Some(end) => shares(self.plan, end, self.options.batch_rows),
+                None => vec![Share::All],
+            },
+            Some(workers) => shares_of_pieces(self.plan, workers, self.room.pieces() / workers),
         };
         let begun = Journal::new(self.plan, all);
         let left = self
@@ -81,8 +83,9 @@ impl<E: From<Error> + Reason> Run<'_, E> {
             .journal()
             .and_then(|text| Journal::read(&text, &begun));
         let journal = left.unwrap_or(begun);
-        self.resumed = journal.done;
-        let kept: Vec<PathBuf> = (0..journal.done).map(|share| self.share(share)).collect();
+        self.resumed = journal.written();
+        let written = journal.done.iter().enumerate().filter(|(_, done)| **done);
+        let kept: Vec<PathBuf> = written.map(|(share, _)| self.share(share)).collect();
         self.staging.clear(&kept)?;
         Ok(journal)
     }
@@ -145,18 +148,18 @@ impl<E: From<Error> + Reason> Run<'_, E> {
 
     /// Writes every share that is not written yet, and notes each; how many there are in the end.
     fn shares(&mut self, mut journal: Journal) -> Result<usize, E> {
+        let data = self.staging.path("data");
+        std::fs::create_dir_all(&data).map_err(|error| broken("making", &data, &error))?;
+        if self.ask.workers().is_some() {
+            self.by_workers(&mut journal)?;
+            return Ok(journal.shares.len());
+        }
         let mut failed = 0;
-        while let Some(share) = journal.shares.get(journal.done).copied() {
-            let directory = self.share(journal.done);
-            let Err(error) = self.write(share, &directory) else {
+        while let Some(share) = journal.next() {
+            let directory = self.share(share);
+            let Err(error) = self.write(journal.shares[share], &directory) else {
                 failed = 0;
-                staging::synchronise(&directory)?;
-                journal.done += 1;
-                self.staging.note(&journal.text())?;
-                (self.watch)(Progress {
-                    written: journal.done,
-                    shares: journal.shares.len(),
-                });
+                note(&self.staging, self.watch, &mut journal, share, &directory)?;
                 continue;
             };
             failed += 1;
@@ -168,13 +171,13 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 return Err(error);
             };
             self.attempts.push(Attempt {
-                share: journal.done,
+                share,
                 attempt: failed,
                 error: error.to_string(),
                 response: response.name(),
             });
             if response == Response::Smaller {
-                journal.part();
+                journal.part(share);
                 self.room.memory = self.room.memory.times(0.7);
             }
             if response != Response::Again {
@@ -186,13 +189,38 @@ impl<E: From<Error> + Reason> Run<'_, E> {
         Ok(journal.shares.len())
     }
 
+    /// The same, several at once.
+    fn by_workers(&mut self, journal: &mut Journal) -> Result<(), E> {
+        let waiting: Vec<usize> = (0..journal.shares.len())
+            .filter(|share| !journal.done[*share])
+            .collect();
+        let statements: Vec<String> = waiting
+            .iter()
+            .map(|share| {
+                let numbered = journal.shares[*share].numbered(self.plan, &self.source.relation);
+                copying(&format!("SELECT * FROM {numbered}"), PIECE, &self.share(*share))
+            })
+            .collect();
+        let directories: Vec<PathBuf> = waiting.iter().map(|share| self.share(*share)).collect();
+        let (staging, watch, attempts) = (&self.staging, &mut *self.watch, &mut self.attempts);
+        self.ask.each(&statements, &mut |place, failed| {
+            let (share, directory) = (waiting[place], &directories[place]);
+            attempts.extend(failed.into_iter().map(|failed| Attempt {
+                share,
+                attempt: failed.attempt,
+                error: failed.error,
+                response: Response::Again.name(),
+            }));
+            // Of no rows DuckDB makes no directory.
+            std::fs::create_dir_all(directory).map_err(|error| broken("making", directory, &error))?;
+            Ok(note(staging, watch, journal, share, directory)?)
+        })
+    }
+
     /// Writes the pieces of a share.
     fn write(&mut self, share: Share, to: &Path) -> Result<(), E> {
-        let numbered = self.plan.numbered(&share.relation(&self.source.relation));
-        let (count, at_once) = (self.plan.pieces.len(), self.room.pieces());
-        if let Some(parent) = to.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
-        }
+        let numbered = share.numbered(self.plan, &self.source.relation);
+        let (count, at_once) = (share.pieces(self.plan), self.room.pieces());
         if count <= at_once {
             return self.copy(&format!("SELECT * FROM {numbered}"), PIECE, to);
         }
@@ -219,11 +247,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
     }
 
     fn copy(&mut self, query: &str, by: &str, to: &Path) -> Result<(), E> {
-        // A statement that failed and is run again finds files of the time before.
-        self.ask.ask(&format!(
-            "COPY ({query}) TO {} ({FORMAT}, PARTITION_BY ({by}), OVERWRITE true)",
-            quoted(&to.display().to_string())
-        ))?;
+        self.ask.ask(&copying(query, by, to))?;
         // Of no rows DuckDB makes no directory.
         std::fs::create_dir_all(to).map_err(|error| broken("making", to, &error).into())
     }
@@ -311,6 +335,33 @@ impl<E: From<Error> + Reason> Run<'_, E> {
 
 /// How files are written: smaller than DuckDB's default makes them, and as fast.
 const FORMAT: &str = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1";
+
+/// The statement that writes a query's rows into a directory for each value of a column. One that failed and is run again
+/// finds files of the time before.
+fn copying(query: &str, by: &str, to: &Path) -> String {
+    format!(
+        "COPY ({query}) TO {} ({FORMAT}, PARTITION_BY ({by}), OVERWRITE true)",
+        quoted(&to.display().to_string())
+    )
+}
+
+/// Sees to it that a share is on the disk, and notes and tells that it is.
+fn note(
+    staging: &Staging,
+    watch: &mut dyn FnMut(Progress),
+    journal: &mut Journal,
+    share: usize,
+    directory: &Path,
+) -> Result<()> {
+    staging::synchronise(directory)?;
+    journal.done[share] = true;
+    staging.note(&journal.text())?;
+    watch(Progress {
+        written: journal.written(),
+        shares: journal.shares.len(),
+    });
+    Ok(())
+}
 
 /// The directory that DuckDB makes of a piece.
 fn lying(number: usize) -> String {

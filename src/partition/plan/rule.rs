@@ -141,6 +141,27 @@ impl Cut {
         }
     }
 
+    /// What the rows of these slots fulfil, where that is two comparisons by which a scan leaves out what it need not read.
+    pub(super) fn stretch(&self, first: usize, last: usize) -> Option<String> {
+        let (Rule::Time { bounds, .. } | Rule::Range { bounds }) = &self.rule else {
+            return None;
+        };
+        let column = quoted_name(&self.column);
+        let literal = |bound: Option<&String>| bound.map(|text| literal(text, &self.type_name));
+        let from = literal(first.checked_sub(1).and_then(|before| bounds.get(before)));
+        let to = literal(bounds.get(last));
+        // The last slot has the rows that no comparison is true of.
+        if last + 1 >= self.slots() {
+            return None;
+        }
+        match (from, to) {
+            (None, None) => None,
+            (Some(from), None) => Some(format!("{column} >= {from}")),
+            (None, Some(to)) => Some(format!("{column} < {to}")),
+            (Some(from), Some(to)) => Some(format!("{column} >= {from} AND {column} < {to}")),
+        }
+    }
+
     /// The number of the slot that a row is in, from 0, as an expression.
     pub fn number(&self) -> String {
         let column = quoted_name(&self.column);
