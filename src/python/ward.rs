@@ -12,6 +12,7 @@ use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
 use super::ask::Asking;
+use super::deduplication::PyDeduplication;
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
@@ -502,6 +503,34 @@ impl PyWard {
         };
         match validate::check(&mut asking, left.as_ref(), &right, &checks) {
             Ok(validation) => Ok(PyValidation::new(validation)),
+            Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// Removes all rows but the first of each key, in one transaction; they are kept, and can be put back.
+    #[pyo3(signature = (source, *, on, order_by=None, connection=None))]
+    fn deduplicate(
+        slf: &Bound<'_, Self>,
+        source: &Bound<'_, PyAny>,
+        on: &Bound<'_, PyAny>,
+        order_by: Option<&Bound<'_, PyAny>>,
+        connection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyDeduplication> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        if source.is_instance_of::<PyPartitioning>() {
+            let message = "the files of a partitioning are not changed; deduplicate its source, and partition that with \
+                           replace=True";
+            return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
+        }
+        let set = pieces("source", source)?;
+        let (on, order_by) = (columns("on", Some(on))?, columns("order_by", order_by)?);
+        let mut asking = Asking {
+            ward: slf.clone(),
+            connection: connection.cloned(),
+        };
+        match validate::deduplicate(&mut asking, &set, &on, &order_by) {
+            Ok(done) => Ok(PyDeduplication::new(done, slf, connection)),
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }

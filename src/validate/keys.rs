@@ -267,7 +267,7 @@ fn common_read(
                 .into_iter()
                 .take(most)
                 .map(|cells| {
-                    let mut shown = example(names, &["rows in the other piece", "rows"], cells);
+                    let mut shown = example(names, &["rows", "rows in the other"], cells);
                     shown
                         .0
                         .push(("other piece".to_owned(), Some(overlap.piece.clone())));

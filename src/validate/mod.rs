@@ -6,6 +6,7 @@
 
 mod check;
 mod compare;
+mod deduplicate;
 mod gaps;
 mod keys;
 mod located;
@@ -23,6 +24,7 @@ use crate::units::shortened;
 
 pub use check::{Checks, check};
 pub use compare::{Options, compare};
+pub use deduplicate::{Deduplicated, Deduplication, deduplicate, forget, restore};
 pub use gaps::Gaps;
 pub use keys::Overlap;
 pub use piece_set::{PIECE, Piece, PieceSet, Planned};
@@ -262,12 +264,17 @@ fn shown(value: &str) -> String {
 
 impl fmt::Display for Validation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (name, value)) in self.lines().into_iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{name:<14} {value}")?;
-        }
-        Ok(())
+        write_lines(f, self.lines())
     }
+}
+
+/// A report for people: a line for each name and value.
+fn write_lines(f: &mut fmt::Formatter<'_>, lines: Vec<(&'static str, String)>) -> fmt::Result {
+    for (index, (name, value)) in lines.into_iter().enumerate() {
+        if index > 0 {
+            f.write_str("\n")?;
+        }
+        write!(f, "{name:<14} {value}")?;
+    }
+    Ok(())
 }

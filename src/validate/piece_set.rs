@@ -234,24 +234,18 @@ impl<'a> Described<'a> {
     /// The rows of all pieces: the number of the piece in `p`, then these columns as `k0`, `k1`, ..., made comparable among
     /// the pieces and with values of the `others`' types.
     pub(super) fn read(&self, columns: &[Picked], others: &[&str]) -> String {
-        let suffixes: Vec<&str> = columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| {
-                let types = column.types.iter().map(String::as_str);
-                let types: Vec<&str> = types.chain(others.get(index).copied()).collect();
-                comparable(&types)
-            })
-            .collect();
+        self.each(&|relation| keys(columns, others, relation))
+    }
+
+    /// The same with what orders rows, as `o0`, `o1`, ..., and with `rowid` as `r`: of tables.
+    pub(super) fn read_ordered(&self, columns: &[Picked], order: &[Picked]) -> String {
         self.each(&|relation| {
-            columns
+            let order: String = order
                 .iter()
-                .zip(&suffixes)
                 .enumerate()
-                .map(|(index, (column, suffix))| {
-                    format!(", {}{suffix} AS k{index}", quoted_name(&column.names[relation]))
-                })
-                .collect()
+                .map(|(index, column)| format!(", {} AS o{index}", quoted_name(&column.names[relation])))
+                .collect();
+            format!("{}{order}, rowid AS r", keys(columns, &[], relation))
         })
     }
 
@@ -283,6 +277,23 @@ impl<'a> Described<'a> {
             .collect();
         each.join(" UNION ALL ")
     }
+}
+
+/// Columns as a relation has them, read as `k0`, `k1`, ....
+fn keys(columns: &[Picked], others: &[&str], relation: usize) -> String {
+    columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| {
+            let types = column.types.iter().map(String::as_str);
+            let types: Vec<&str> = types.chain(others.get(index).copied()).collect();
+            format!(
+                ", {}{} AS k{index}",
+                quoted_name(&column.names[relation]),
+                comparable(&types)
+            )
+        })
+        .collect()
 }
 
 #[cfg(test)]

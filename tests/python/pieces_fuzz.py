@@ -106,7 +106,9 @@ def difference(
             con.execute(f"SET threads = {threads}")
 
 
-def _difference(con: Con, ward: duckward.Ward, sql: str, pieces: int, ordered: bool, verify: Verify) -> Outcome:
+def _difference(
+    con: Con, ward: duckward.Ward, sql: str, pieces: int, ordered: bool, verify: Verify
+) -> Outcome:
     expected: Given | None = None
     theirs: Exception | None = None
     try:
