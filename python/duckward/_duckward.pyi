@@ -46,6 +46,11 @@ _Size: TypeAlias = str | int
 _Share: TypeAlias = str | float
 # A table, view, data frame, files or a query; a partitioning; pieces in order, by name or as they are.
 _Rows: TypeAlias = str | Partitioning | Sequence[str | Partitioning] | Mapping[str, str | Partitioning]
+# "table.column", "table(column, column)", or a source and its columns.
+_Parent: TypeAlias = str | tuple[str, str | Sequence[str]]
+_References: TypeAlias = (
+    Mapping[str, _Parent] | Mapping[tuple[str, ...], _Parent] | Mapping[str | tuple[str, ...], _Parent]
+)
 # Seconds, or "250ms", "30s", "5min", "2h".
 _Time: TypeAlias = str | float
 # The way a statement is run.
@@ -501,14 +506,14 @@ class Ward:
         right: _Rows | None = None,
         *,
         on: str | Sequence[str] | None = None,
-        references: Mapping[str | tuple[str, ...], str | tuple[str, str | Sequence[str]]] | None = None,
+        references: _References | None = None,
         gaps: str | None = None,
         every: int | str | None = None,
         examples: int = 5,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Validation:
-        """Whether two sources have the same rows, in whatever order, and every difference between them; of one
-        source, or of pieces, whether keys are unique, references lead somewhere, and sequences have no gaps.
+        """Whether two sources have the same rows, in whatever order, and every difference between them; of
+        one source, or of pieces, whether keys are unique, references lead somewhere, sequences have no gaps.
 
         What is the same is known after one pass over each side, by counts and by digests that do not
         depend on order. Only a difference is looked for in others. Both sides are read in one statement,
@@ -522,15 +527,15 @@ class Ward:
                 that are there. Where pieces have other columns than the first one, or than `left`, that is a
                 finding; so is a column that is NULL in all of one piece and not in others.
             on: the columns that identify a row. With them missing, extra, doubled and changed rows are told
-                by key, and changed values by column; without them rows are compared as wholes. Of pieces, and
-                of a source by itself, keys that several rows of a piece have ("duplicate_keys"), keys that two
-                pieces have ("overlap") and rows with a NULL in the key ("null_keys", which as in a UNIQUE
-                constraint are like no other row).
+                by key, and changed values by column; without them rows are compared as wholes. Of pieces,
+                and of a source by itself, keys that several rows of a piece have ("duplicate_keys"), keys
+                that two pieces have ("overlap") and rows with a NULL in the key ("null_keys", which as in a
+                UNIQUE constraint are like no other row).
             references: foreign keys of the right side, or of the only one: the columns, and what they refer
                 to, as "table.column", "table(column, column)" or a source and its columns. Rows whose key no
                 row there has are a finding; a key with a NULL refers to nothing.
-            gaps: a column of whole numbers, dates or timestamps. Steps of it without a row are a finding: with
-                two sources steps in which the left one has rows, of one all between the first and the last.
+            gaps: a column of whole numbers, dates or timestamps. Steps of it without a row are a finding:
+                with two sources steps in which the left one has rows, of one all from the first to the last.
             every: the length of a step, from a multiple of it to the next: a whole number (default: 1), or a
                 time such as "hour", "15 minutes", "month" (default for dates: "day"; weeks begin on Monday,
                 and steps of moments with a zone are those of UTC).
@@ -905,8 +910,8 @@ class _ValidationDict(TypedDict):
 
 @final
 class Validation:
-    """What a comparison of two sources, or a look at one, found; true if nothing is wrong. `str()` gives lines for people; a
-    notebook shows a table."""
+    """What a comparison of two sources, or a look at one, found; true if nothing is wrong. `str()` gives
+    lines for people; a notebook shows a table."""
 
     @property
     def ok(self) -> bool:
@@ -934,13 +939,13 @@ class Validation:
 
     @property
     def pieces(self) -> list[_PieceRows]:
-        """The pieces of the right side, or of the only one, in order: name, rows, and NULLs by column. Empty if
-        it is not in pieces."""
+        """The pieces of the right side, or of the only one, in order: name, rows, and NULLs by column. Empty
+        if it is not in pieces."""
 
     @property
     def overlaps(self) -> list[_Overlap]:
-        """Each two pieces that have keys in common: the earlier and the later one, how many keys, and the rows of
-        either with these keys."""
+        """Each two pieces that have keys in common: the earlier and the later one, how many keys, and the
+        rows of either with these keys."""
 
     def to_dict(self) -> _ValidationDict:
         """The validation as plain data, ready for JSON."""
@@ -963,8 +968,8 @@ class _DeduplicationDict(TypedDict):
 
 @final
 class Deduplication:
-    """Rows that `ward.deduplicate(...)` removed, and where they are. `str()` gives lines for people; a notebook
-    shows a table."""
+    """Rows that `ward.deduplicate(...)` removed, and where they are. `str()` gives lines for people; a
+    notebook shows a table."""
 
     @property
     def removed(self) -> int:
@@ -972,11 +977,12 @@ class Deduplication:
 
     @property
     def tables(self) -> list[_Deduplicated]:
-        """The tables, in order: the name, how many rows were removed, and the table that has them now, as SQL."""
+        """The tables, in order: the name, how many rows were removed, and the table that has them now, as
+        SQL."""
 
     def undo(self) -> int:
-        """Puts the removed rows back, in one transaction, and drops the tables that had them; how many. They come
-        at the end of their tables.
+        """Puts the removed rows back, in one transaction, and drops the tables that had them; how many. They
+        come at the end of their tables.
 
         Raises:
             StateError: they were put back or forgotten before, or those tables have been changed.

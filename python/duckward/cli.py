@@ -687,22 +687,24 @@ def foreign_key(text: str) -> tuple[tuple[str, ...], str]:
     """What `--references` says: "user_id=users.id", or "a,b=parents(x, y)"."""
     columns, equals, parent = text.partition("=")
     if not equals:
-        raise UsageError(
-            f"--references {text}: give COLUMN=TABLE.COLUMN, or COLUMN,COLUMN=TABLE(COLUMN,COLUMN)"
-        )
+        wanted = "COLUMN=TABLE.COLUMN, or COLUMN,COLUMN=TABLE(COLUMN,COLUMN)"
+        raise UsageError(f"--references {text}: give {wanted}")
     return tuple(column.strip() for column in columns.split(",")), parent
 
 
 def validate(options: argparse.Namespace) -> int:
     """`duckward validate`: whether two sources have the same rows, and every difference."""
-    sources = [rows_of(options.left), *map(rows_of, options.right)]
-    if options.pieces:
-        # By themselves, or against a source.
-        sources = [sources] if options.source is None else [rows_of(options.source), sources]
+    named = [rows_of(options.left), *map(rows_of, options.right)]
+    left: Any = named
+    right: Any = None
+    if options.pieces and options.source is not None:
+        left, right = rows_of(options.source), named
     elif options.source is not None:
         raise UsageError("--source is what --pieces are compared with: give both")
-    elif len(sources) > 2:
+    elif len(named) > 2 and not options.pieces:
         raise UsageError("two sources are compared, not more; --pieces looks at all of them as pieces of one")
+    elif not options.pieces:
+        left, right = named[0], named[1] if len(named) > 1 else None
     references = dict(foreign_key(text) for text in options.references or [])
     with (
         connected(options.database, options.read_only) as con,
@@ -711,7 +713,8 @@ def validate(options: argparse.Namespace) -> int:
 
         def work() -> duckward.Validation:
             return ward.validate(
-                *sources,
+                left,
+                right,
                 on=options.on,
                 references=references,
                 gaps=options.gaps,
@@ -886,7 +889,7 @@ def parser() -> argparse.ArgumentParser:
         "validate",
         parents=[guard, where],
         epilog=f"{epilog}; 4 something was found",
-        help="whether two tables, files or queries have the same rows, and every difference; of one, its keys",
+        help="whether two tables, files or queries have the same rows; of one, keys, references and gaps",
     )
     same.add_argument("left", metavar="LEFT", help="a table, files, a query, or a partitioned directory")
     same.add_argument("right", metavar="RIGHT", nargs="*", help="another; none to look at LEFT by itself")

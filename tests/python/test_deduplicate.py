@@ -21,9 +21,8 @@ def ours(con: duckdb.DuckDBPyConnection) -> list[Any]:
 
 
 def test_the_first_row_of_each_key_stays(con: duckdb.DuckDBPyConnection, ward: duckward.Ward) -> None:
-    con.execute(
-        "create table t as select * from (values (1, 'a'), (2, 'b'), (1, 'c'), (null, 'd'), (null, 'd'), (1, 'e')) v(k, s)"
-    )
+    values = "(1, 'a'), (2, 'b'), (1, 'c'), (null, 'd'), (null, 'd'), (1, 'e')"
+    con.execute(f"create table t as select * from (values {values}) v(k, s)")
     before = rows(con, "t")
     done = ward.deduplicate("t", on="K")
     assert done.removed == 2
@@ -49,9 +48,8 @@ def test_the_least_value_is_the_first_then_the_earlier_table(
     con.execute(
         "create table a as select * from (values (1, 5, 'a1'), (2, null, 'a2'), (3, 7, 'a3')) v(k, o, s)"
     )
-    con.execute(
-        "create table b as select * from (values (1, 4, 'b1'), (2, 9, 'b2'), (3, 7, 'b3'), (3, 7, 'b4')) v(k, o, s)"
-    )
+    values = "(1, 4, 'b1'), (2, 9, 'b2'), (3, 7, 'b3'), (3, 7, 'b4')"
+    con.execute(f"create table b as select * from (values {values}) v(k, o, s)")
     done = ward.deduplicate({"first": "a", "second": "main.b"}, on="k", order_by="o")
     assert [table["removed"] for table in done.tables] == [2, 2]
     assert [row[2] for row in rows(con, "a")] == ["a3"]

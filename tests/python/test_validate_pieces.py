@@ -1,4 +1,4 @@
-"""Pieces: keys over all of them, gaps, references; whatever is done to one of them is found, in that piece and in that row."""
+"""Pieces: keys over all of them, gaps, references; what is done to one is found, in that piece and row."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ COLUMNS = {
 def fill(con: duckdb.DuckDBPyConnection) -> None:
     """The table `t` and its pieces, `p0` to `p3`, by id; moments go with it."""
     con.execute(f"""
-        create or replace table t as select i as id, timestamp '2024-01-01' + to_hours(i * 12) as ts, (i % 9)::integer as u,
-            case when i % 7 = 3 then null else i * 31 % 97 end as n, i / 8 as f, 'v' || i as s, 'w' || i as s2,
-            date '2024-01-01' + (i % 50)::integer as d, [i % 5, null] as a
+        create or replace table t as select i as id, timestamp '2024-01-01' + to_hours(i * 12) as ts,
+            (i % 9)::integer as u, case when i % 7 = 3 then null else i * 31 % 97 end as n, i / 8 as f,
+            'v' || i as s, 'w' || i as s2, date '2024-01-01' + (i % 50)::integer as d, [i % 5, null] as a
         from range({ROWS}) r(i)
     """)
     for index, name in enumerate(NAMES):
@@ -85,7 +85,8 @@ def inject(con: duckdb.DuckDBPyConnection, kind: str, chance: random.Random) -> 
     elif kind == "swap rows":
         beside = home * EACH + (row + chance.randrange(1, EACH)) % EACH
         con.execute(f"""
-            update {piece} set s = case id when {row} then 'v{beside}' else 'v{row}' end where id in ({row}, {beside})
+            update {piece} set s = case id when {row} then 'v{beside}' else 'v{row}' end
+            where id in ({row}, {beside})
         """)
         return {(piece, row), (piece, beside)}
     elif kind == "move":
@@ -169,7 +170,8 @@ def test_what_happens_to_the_source_is_found_in_its_piece(
         elif kind == "swap rows":
             other = (row + chance.randrange(1, ROWS)) % ROWS
             filled.execute(f"""
-                update t set s = case id when {row} then 'v{other}' else 'v{row}' end where id in ({row}, {other})
+                update t set s = case id when {row} then 'v{other}' else 'v{row}' end
+                where id in ({row}, {other})
             """)
             where = filled.execute(f"select strftime(ts, '%Y-%m') from t where id = {other}").fetchall()[0][0]
             expected.add((where, other))
