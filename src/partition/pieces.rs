@@ -22,7 +22,7 @@ impl Partitioning {
             .map(|piece| {
                 let relation = match files.get(piece.name.as_str()) {
                     None => empty.clone(),
-                    Some(files) => format!("read_parquet([{}], hive_partitioning = false)", files.join(", ")),
+                    Some(files) => read_all(files),
                 };
                 Piece {
                     name: piece.name.clone(),
@@ -38,7 +38,13 @@ impl Partitioning {
             .cuts
             .iter()
             .map(|cut| (cut.column.clone(), cut.type_name.clone()));
+        let all: Vec<String> = files.into_values().flatten().collect();
         let planned = Planned {
+            rows: if all.is_empty() {
+                empty.clone()
+            } else {
+                read_all(&all)
+            },
             numbered: self.numbered(&empty),
             number: plan.number(),
             cut_by: cut_by.collect(),
@@ -100,6 +106,11 @@ impl Partitioning {
             places.join(", ")
         )
     }
+}
+
+/// Files, as a relation.
+fn read_all(files: &[String]) -> String {
+    format!("read_parquet([{}], hive_partitioning = false)", files.join(", "))
 }
 
 /// A path as DuckDB reads it: a bracket or a star in it is none of a pattern.

@@ -92,11 +92,11 @@ fn without_key(rows: &str, count: usize) -> String {
     )
 }
 
-/// The keys that several rows have, with their rows in each piece, as the table `t`.
+/// The keys that several rows have, with their rows in each piece, as a table that no table of the user's is called like.
 fn several(rows: &str, count: usize) -> String {
     let (keys, has_key) = (keys(count), has_key(count));
     format!(
-        "WITH t AS MATERIALIZED (SELECT p, {keys}, count(*) AS n FROM ({rows}) AS a \
+        "WITH duckward_keys AS MATERIALIZED (SELECT p, {keys}, count(*) AS n FROM ({rows}) AS a \
          SEMI JOIN (SELECT {keys} FROM ({rows}) WHERE {has_key} GROUP BY {keys} HAVING count(*) > 1) AS b USING ({keys}) \
          GROUP BY p, {keys})"
     )
@@ -108,7 +108,7 @@ fn duplicates(rows: &str, count: usize, most: usize) -> String {
     let shown = list(count, |index| format!("u.k{index}::VARCHAR"), ", ");
     format!(
         "{} SELECT p::VARCHAR, m::VARCHAR, r::VARCHAR, {shown}, u.n::VARCHAR FROM (SELECT p, m, r, unnest(e) AS u FROM \
-         (SELECT p, count(*) AS m, sum(n) AS r, min({{{fields}, 'n': n}}, {}) AS e FROM t WHERE n > 1 GROUP BY p)) \
+         (SELECT p, count(*) AS m, sum(n) AS r, min({{{fields}, 'n': n}}, {}) AS e FROM duckward_keys WHERE n > 1 GROUP BY p)) \
          ORDER BY p, u",
         several(rows, count),
         most.max(1)
@@ -122,7 +122,7 @@ fn common(rows: &str, count: usize, most: usize) -> String {
     format!(
         "{} SELECT p::VARCHAR, q::VARCHAR, m::VARCHAR, r::VARCHAR, o::VARCHAR, {shown}, u.o::VARCHAR, u.n::VARCHAR FROM \
          (SELECT p, q, m, r, o, unnest(e) AS u FROM (SELECT a.p, b.p AS q, count(*) AS m, sum(a.n) AS r, sum(b.n) AS o, \
-         min({{{fields}, 'n': a.n, 'o': b.n}}, {}) AS e FROM t AS a JOIN t AS b USING ({}) WHERE a.p < b.p \
+         min({{{fields}, 'n': a.n, 'o': b.n}}, {}) AS e FROM duckward_keys AS a JOIN duckward_keys AS b USING ({}) WHERE a.p < b.p \
          GROUP BY a.p, b.p)) ORDER BY p, q, u",
         several(rows, count),
         most.max(1),
@@ -278,4 +278,72 @@ fn common_read(
         overlaps.push(overlap);
     }
     Ok((findings, overlaps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::source::Source;
+    use crate::validate::PieceSet;
+
+    fn cells(texts: &[&str]) -> Vec<Option<String>> {
+        texts.iter().map(|text| Some((*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn rows_that_begin_alike_are_one_group() {
+        let rows = vec![
+            cells(&["1", "2", "a"]),
+            cells(&["1", "2", "b"]),
+            cells(&["1", "3", "c"]),
+        ];
+        let groups = grouped::<2>(&rows).unwrap();
+        assert_eq!(groups.len(), 2);
+        assert_eq!((groups[0].0, groups[0].1.len()), ([1, 2], 2));
+        assert!(grouped::<4>(&rows).is_err());
+        assert!(grouped::<1>(&vec![vec![None]]).is_err());
+    }
+
+    #[test]
+    fn an_overlap_is_told_with_both_pieces() {
+        let piece = |name: &str| (name.to_owned(), Source::parse(name).unwrap());
+        let set = PieceSet::named(vec![piece("a"), piece("b")]).unwrap();
+        let described = Described {
+            set: &set,
+            columns: vec![vec![("id".to_owned(), "INTEGER".to_owned())]; 2],
+        };
+        let rows = vec![
+            cells(&["0", "1", "2", "3", "2", "7", "1", "1"]),
+            cells(&["0", "1", "2", "3", "2", "9", "1", "2"]),
+        ];
+        let (findings, overlaps) = common_read(&described, &["id".to_owned()], &rows, 1).unwrap();
+        assert_eq!(
+            (overlaps[0].keys, overlaps[0].rows, overlaps[0].other_rows),
+            (2, 3, 2)
+        );
+        assert_eq!(
+            (findings[0].piece.as_deref(), findings[0].examples.len()),
+            (Some("b"), 1)
+        );
+        assert_eq!(
+            findings[0].message,
+            "2 keys of piece b also in piece a, with 2 rows there and 3 in the earlier one"
+        );
+    }
+
+    #[test]
+    fn no_statement_names_two_pieces_at_once() {
+        for sql in [
+            suspicious("R", 2),
+            duplicates("R", 2, 5),
+            common("R", 2, 5),
+            without_key("R", 2),
+        ] {
+            assert!(sql.matches("(R)").count() <= 2, "{sql}");
+        }
+        assert!(
+            common("R", 1, 0).contains(", 1) AS e"),
+            "no examples are asked for as one, and none is told"
+        );
+    }
 }

@@ -31,7 +31,9 @@ pub struct Piece {
 /// How pieces were cut, where a plan says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// The rows of all pieces as a relation, with the number of each one's piece, from 0, in [`PIECE`].
+    /// The rows of all pieces as a relation.
+    pub rows: String,
+    /// The same, with the number of each one's piece, from 0, in [`PIECE`].
     pub numbered: String,
     /// The number of the piece that a row of the source belongs to, as SQL over its columns.
     pub number: String,
@@ -143,7 +145,7 @@ impl PieceSet {
     /// All rows, as one relation with the columns that the first piece has.
     pub fn union(&self) -> Source {
         let relation = match &self.planned {
-            Some(planned) => format!("(SELECT * EXCLUDE ({PIECE}) FROM {})", planned.numbered),
+            Some(planned) => planned.rows.clone(),
             None => {
                 let each: Vec<String> = self
                     .pieces

@@ -345,7 +345,7 @@ def test_gaps_of_numbers_are_those_of_python(
         ("timestamp", "hour", "timestamp '2024-03-31 00:30' + to_hours({0})"),
         ("timestamp_s", "90 minutes", "(timestamp '1969-12-31 20:00' + to_minutes({0} * 90))::timestamp_s"),
         ("timestamp_ns", "2 hours", "(timestamp '2024-03-31 00:30' + to_hours({0} * 2))::timestamp_ns"),
-        ("timestamptz", "hour", "timestamptz '2024-03-31 00:30+00' + to_hours({0})"),
+        ("timestamptz", "hour", "timestamptz '2024-03-31 00:30:00+00' + to_hours({0})"),
         ("timestamp", "month", "timestamp '2023-11-30 23:59' + to_months({0})"),
         ("date", "quarter", "(date '2023-11-30' + to_months({0} * 3))::date"),
         ("hugeint", "3", "{0}::hugeint * 3 - 5"),
