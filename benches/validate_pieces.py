@@ -1,4 +1,4 @@
-"""Pieces against their source, over a plain scan; keys over pieces, over one query for each two of them."""
+"""Pieces against their source, over a plain scan of both; keys over pieces, over one query for each two of them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def one(folder: str, kind: str) -> dict[str, Any]:
     if kind == "scan":
         began = time.perf_counter()
         con.execute(f"select sum(hash({COLUMNS})) from a").fetchall()
+        con.execute(f"select sum(hash({COLUMNS})) from '{folder}/lake/**/*.parquet'").fetchall()
     elif kind == "pairs":
         began = time.perf_counter()
         pairs = [
@@ -65,7 +66,7 @@ def one(folder: str, kind: str) -> dict[str, Any]:
 
 
 def pieces(quick: bool) -> Iterator[Row]:
-    """Validating 24 pieces, over a plain scan; keys of 24 tables in one pass, over pairs of them."""
+    """Validating 24 pieces, over a plain scan of both; keys of 24 tables in one pass, over pairs of them."""
     rows, rounds = (2_000_000, 1) if quick else (20_000_000, 2)
     with tempfile.TemporaryDirectory(prefix="duckward-bench-") as folder:
         in_child(cut, folder=folder, rows=rows)
@@ -81,11 +82,11 @@ def pieces(quick: bool) -> Iterator[Row]:
         ratio = middle["pieces"] / middle["scan"]
         yield Row(
             f"validate: {PIECES} pieces of a table",
-            f"{ratio:.2f} x a plain scan of the table",
+            f"{ratio:.2f} x a plain scan of both",
             "<= 1.5",
             ratio <= 1.5,
-            f"{rows} rows; a scan hashes all columns: {middle['scan']:.1f} s; validating reads table and "
-            "pieces, and computes the SHA-256 of files",
+            f"{rows} rows; a scan hashes all columns of the table and of its files: {middle['scan']:.1f} s; "
+            "validating computes the SHA-256 of files, too",
         )
         yield Row(
             f"validate: keys of {PIECES} tables",

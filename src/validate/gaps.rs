@@ -264,11 +264,11 @@ fn gaps_of_source(relation: &str, wanted: &str, stepped: &str) -> String {
     )
 }
 
-/// The gaps by place: how many, how many steps they have, and the longest.
+/// The gaps by place: how many, how many steps they have (as far as 64 bits go), and the longest.
 fn counted_gaps(all: &str, most: usize) -> String {
     format!(
         "SELECT coalesce(a + 1, 0)::VARCHAR, coalesce(b + 1, 0)::VARCHAR, m::VARCHAR, s::VARCHAR, u.f::VARCHAR, u.t::VARCHAR, \
-         u.n::VARCHAR FROM (SELECT a, b, m, s, unnest(e) AS u FROM (SELECT a, b, count(*) AS m, sum(n) AS s, \
+         u.n::VARCHAR FROM (SELECT a, b, m, s, unnest(e) AS u FROM (SELECT a, b, count(*) AS m, least(sum(n), 18446744073709551615) AS s, \
          max({{'n': n, 'f': f, 't': t}}, {}) AS e FROM ({all}) GROUP BY a, b)) ORDER BY a NULLS FIRST, b NULLS LAST, u DESC",
         most.max(1)
     )

@@ -366,6 +366,13 @@ def test_a_gap_in_time_has_a_place_and_a_length(
     assert ward.validate(["a"], gaps="v", every=every).ok
 
 
+def test_a_gap_may_be_wider_than_64_bits(ward: duckward.Ward) -> None:
+    ends = f"select unnest([{-(2**120)}, {2**120}]::hugeint[]) as i"
+    (gap,) = ward.validate(ends, gaps="i").findings
+    assert gap["message"] == f"column i has 1 gap with {2**64 - 1} steps"
+    assert gap["examples"][0]["steps"] == str(2**121 - 1)
+
+
 def test_a_month_without_rows_is_a_gap_of_that_piece(
     filled: duckdb.DuckDBPyConnection, ward: duckward.Ward, tmp_path: pathlib.Path
 ) -> None:
