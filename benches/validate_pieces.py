@@ -1,4 +1,4 @@
-"""Pieces against their source, over a plain scan of both; keys over pieces, over one query for each two of them."""
+"""Pieces against their source, over plain scans; keys over pieces, over one query for each two of them."""
 
 from __future__ import annotations
 
