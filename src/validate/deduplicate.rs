@@ -406,4 +406,78 @@ mod tests {
             );
         }
     }
+
+    /// A table of two rows with one key. One statement may fail; whether the table of removed rows is there is told.
+    #[derive(Default)]
+    struct Table {
+        fails: &'static str,
+        is_kept: bool,
+        asked: Vec<String>,
+    }
+
+    impl Ask<Error> for Table {
+        fn ask(&mut self, sql: &str) -> Result<Rows> {
+            self.asked.push(sql.to_owned());
+            if !self.fails.is_empty() && sql.starts_with(self.fails) {
+                return Err(Error::new(ErrorKind::Query, "no"));
+            }
+            let row = |cells: &[&str]| vec![cells.iter().map(|cell| Some((*cell).to_owned())).collect()];
+            Ok(match sql {
+                _ if sql.starts_with("DESCRIBE") => row(&["k", "INTEGER"]),
+                _ if sql.contains("txid") => row(&[&self.asked.len().to_string()]),
+                _ if sql.contains("uuid") => row(&["abc"]),
+                _ if sql.contains("duckdb_tables") => row(&[if self.is_kept { "1" } else { "0" }]),
+                _ if sql.contains("coalesce") => row(&["1", "1"]),
+                _ if sql.starts_with("SELECT p::VARCHAR") => row(&["0", "1"]),
+                _ => Vec::new(),
+            })
+        }
+    }
+
+    fn run(fails: &'static str, is_kept: bool) -> (Result<Deduplication>, Table) {
+        let mut table = Table {
+            fails,
+            is_kept,
+            asked: Vec::new(),
+        };
+        let set = PieceSet::whole(Source::parse("t").unwrap());
+        (deduplicate(&mut table, &set, &["k".to_owned()], &[]), table)
+    }
+
+    #[test]
+    fn whatever_fails_is_rolled_back() {
+        for fails in [
+            "CREATE TEMP",
+            "SELECT p::",
+            "CREATE TABLE",
+            "INSERT",
+            "DELETE",
+            "DROP",
+            "COMMIT",
+        ] {
+            let (done, table) = run(fails, false);
+            assert_eq!(done.unwrap_err().message(), "no", "{fails}");
+            assert!(
+                table.asked.iter().any(|sql| sql == "ROLLBACK"),
+                "{fails}: {:?}",
+                table.asked
+            );
+        }
+        let (done, table) = run("BEGIN", false);
+        assert!(done.is_err());
+        assert_eq!(table.asked.last().map(String::as_str), Some("BEGIN TRANSACTION"));
+    }
+
+    #[test]
+    fn a_commit_that_fails_may_have_been_kept() {
+        let (done, _) = run("COMMIT", true);
+        let done = done.unwrap();
+        assert_eq!(
+            (done.removed, done.tables[0].kept_in.as_deref()),
+            (1, Some("\"duckward_removed_abc_0\""))
+        );
+        let (done, table) = run("", false);
+        assert_eq!(done.unwrap().removed, 1);
+        assert_eq!(table.asked.last().map(String::as_str), Some("COMMIT"));
+    }
 }
