@@ -60,6 +60,8 @@ def located(found: duckward.Validation, piece: str, row: int) -> bool:
 
 # ---------------------------------------------------------------- injected loss
 
+# Injections of each kind. With those of test_validate.py and test_partition.py there are more than a thousand.
+EACH_KIND = 22
 KINDS = ["drop", "double", "double elsewhere", "change", "empty", "swap in row", "swap rows", "move", "type"]
 
 
@@ -103,7 +105,7 @@ def test_what_happens_to_a_table_of_pieces_is_found_in_its_piece(
     filled: duckdb.DuckDBPyConnection, ward: duckward.Ward, kind: str
 ) -> None:
     chance = random.Random(f"pieces {kind}")
-    for _ in range(25):
+    for _ in range(EACH_KIND):
         expected = inject(filled, kind, chance)
         on = chance.choice([None, "id"])
         found = ward.validate("t", NAMES, on=on)
@@ -123,7 +125,7 @@ def test_rows_that_left_a_piece_are_found_by_the_gap_too(
     filled: duckdb.DuckDBPyConnection, ward: duckward.Ward, kind: str
 ) -> None:
     chance = random.Random(f"gaps {kind}")
-    for _ in range(25):
+    for _ in range(EACH_KIND):
         (piece, row), *_ = sorted(
             inject(filled, kind, chance), key=lambda one: NAMES.index(one[0]) != one[1] // EACH
         )
@@ -152,7 +154,7 @@ def test_what_happens_to_the_source_is_found_in_its_piece(
     done = cut(ward, tmp_path / "t")
     months = [piece["name"] for piece in done.pieces]
     chance = random.Random(f"source {kind}")
-    for _ in range(25):
+    for _ in range(EACH_KIND):
         row = chance.randrange(ROWS)
         (month,) = filled.execute(f"select strftime(ts, '%Y-%m') from t where id = {row}").fetchall()[0]
         expected = {(month, row)}
