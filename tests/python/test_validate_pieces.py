@@ -60,7 +60,7 @@ def located(found: duckward.Validation, piece: str, row: int) -> bool:
 
 # ---------------------------------------------------------------- injected loss
 
-# Injections of each kind. With those of test_validate.py and test_partition.py there are more than a thousand.
+# Injections of each kind: with those of test_validate.py and test_partition.py more than a thousand.
 EACH_KIND = 22
 KINDS = ["drop", "double", "double elsewhere", "change", "empty", "swap in row", "swap rows", "move", "type"]
 
