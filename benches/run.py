@@ -24,6 +24,7 @@ import pieces
 import stream
 import tpch
 import validate
+import validate_pieces
 
 # In this order: first what takes little.
 BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
     "tpch": tpch.tpch,
     "pieces": pieces.pieces,
     "validate": validate.validate,
+    "validate_pieces": validate_pieces.pieces,
     "partition": partition.partition,
     "interrupt": latency.interrupt,
     "stop": latency.stop,

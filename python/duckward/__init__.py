@@ -13,6 +13,7 @@ import atexit as _atexit
 
 from ._duckward import (
     Answer,
+    Deduplication,
     Explanation,
     Partitioning,
     Plan,
@@ -47,6 +48,7 @@ __all__ = [
     "CancelledError",
     "ConnectionError",
     "CorruptionError",
+    "Deduplication",
     "DiskError",
     "Error",
     "Explanation",

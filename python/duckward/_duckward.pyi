@@ -18,6 +18,7 @@ import pyarrow as pa
 
 __all__ = [
     "Answer",
+    "Deduplication",
     "Explanation",
     "Partitioning",
     "Plan",
@@ -44,6 +45,13 @@ _Profile: TypeAlias = Literal[
 _Size: TypeAlias = str | int
 # 0.8 or "80%".
 _Share: TypeAlias = str | float
+# A table, view, data frame, files or a query; a partitioning; pieces in order, by name or as they are.
+_Rows: TypeAlias = str | Partitioning | Sequence[str | Partitioning] | Mapping[str, str | Partitioning]
+# "table.column", "table(column, column)", or a source and its columns.
+_Parent: TypeAlias = str | tuple[str, str | Sequence[str]]
+_References: TypeAlias = (
+    Mapping[str, _Parent] | Mapping[tuple[str, ...], _Parent] | Mapping[str | tuple[str, ...], _Parent]
+)
 # Seconds, or "250ms", "30s", "5min", "2h".
 _Time: TypeAlias = str | float
 # The way a statement is run.
@@ -495,31 +503,81 @@ class Ward:
 
     def validate(
         self,
-        left: str | Partitioning,
-        right: str | Partitioning,
+        left: _Rows,
+        right: _Rows | None = None,
         *,
         on: str | Sequence[str] | None = None,
+        references: _References | None = None,
+        gaps: str | None = None,
+        every: int | str | None = None,
         examples: int = 5,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Validation:
-        """Whether two sources have the same rows, in whatever order, and every difference between them.
+        """Whether two sources have the same rows, in whatever order, and every difference between them; of
+        one source, or of pieces, whether keys are unique, references lead somewhere, sequences have no gaps.
 
         What is the same is known after one pass over each side, by counts and by digests that do not
         depend on order. Only a difference is looked for in others. Both sides are read in one statement,
-        under guard.
+        under guard. Keys are grouped in one pass over all pieces, never two pieces at a time.
 
         Args:
             left, right: each a table, view or data frame by its name ("events", "db.main.events"), files
-                ("lake/*.parquet"), or a query.
+                ("lake/*.parquet"), a query, or pieces: a partitioning, a list of up to 1,000 sources, or a
+                mapping of names to sources. Without `right`, `left` is looked at by itself. Findings about
+                pieces of the right side name the piece: of a partitioning all, of others those about rows
+                that are there. Where pieces have other columns than the first one, or than `left`, that is a
+                finding; so is a column that is NULL in all of one piece and not in others.
             on: the columns that identify a row. With them missing, extra, doubled and changed rows are told
-                by key, and changed values by column; without them rows are compared as wholes.
+                by key, and changed values by column; without them rows are compared as wholes. Of pieces,
+                and of a source by itself, keys that several rows of a piece have ("duplicate_keys"), keys
+                that two pieces have ("overlap") and rows with a NULL in the key ("null_keys", which as in a
+                UNIQUE constraint are like no other row).
+            references: foreign keys of the right side, or of the only one: the columns, and what they refer
+                to, as "table.column", "table(column, column)" or a source and its columns. Rows whose key no
+                row there has are a finding; a key with a NULL refers to nothing.
+            gaps: a column of whole numbers, dates or timestamps. Steps of it without a row are a finding:
+                with two sources steps in which the left one has rows, of one all from the first to the last.
+            every: the length of a step, from a multiple of it to the next: a whole number (default: 1), or a
+                time such as "hour", "15 minutes", "month" (default for dates: "day"; weeks begin on Monday,
+                and steps of moments with a zone are those of UTC).
             examples: the most examples of a finding.
             connection: another connection to the same database; otherwise the ward's.
 
         Raises:
             duckdb.Error: a source is not there or cannot be read: DuckDB's exception, unchanged.
-            InvalidInputError: no source, or a key that is no column of both.
+            InvalidInputError: no source, nothing to look for, two pieces of one name, or a column that is not
+                there or has no steps.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, ConnectionError: as for `sql()`.
+        """
+
+    def deduplicate(
+        self,
+        source: str | Sequence[str] | Mapping[str, str],
+        *,
+        on: str | Sequence[str],
+        order_by: str | Sequence[str] | None = None,
+        connection: duckdb.DuckDBPyConnection | None = None,
+    ) -> Deduplication:
+        """Removes all rows but the first of each key, in one table or over several, in one transaction.
+
+        The removed rows move into tables beside, whose names begin with `duckward_removed_`, until they are
+        put back or forgotten. Before COMMIT it is counted that each key is still there, once.
+
+        Args:
+            source: a table, or several in order, as a list or a mapping of names to tables.
+            on: the columns of the key. A row with a NULL in one of them is like no other, and stays.
+            order_by: the columns by which the first row is chosen: the least value, NULL last. Of equal
+                ones, and without it, the row in the earlier table, and there the one with the least `rowid`:
+                the one that was inserted first.
+            connection: another connection to the same database; otherwise the ward's. It must not be in a
+                transaction.
+
+        Raises:
+            duckdb.Error: a table is not there or must keep its rows: DuckDB's exception, unchanged.
+            InvalidInputError: no table, a column that is not there, or a transaction is open.
+            TransactionError: a key would have been lost, as when one table was given twice.
+            OutOfMemoryError, DiskError, TimeoutError, CancelledError, ConnectionError: as for `sql()`.
+                After any of these nothing was changed.
         """
 
     @overload
@@ -818,6 +876,10 @@ class _Finding(TypedDict):
         "nulls",
         "distribution",
         "duplicate_keys",
+        "null_keys",
+        "overlap",
+        "gap",
+        "missing_parents",
         "piece_rows",
         "missing_file",
         "extra_file",
@@ -839,6 +901,20 @@ class _ComparedColumn(TypedDict):
     same: bool
 
 @type_check_only
+class _PieceRows(TypedDict):
+    name: str
+    rows: int
+    nulls: dict[str, int]
+
+@type_check_only
+class _Overlap(TypedDict):
+    piece: str
+    other: str
+    keys: int
+    rows: int
+    other_rows: int
+
+@type_check_only
 class _ValidationDict(TypedDict):
     ok: bool
     left: str
@@ -849,12 +925,14 @@ class _ValidationDict(TypedDict):
     columns: list[_ComparedColumn]
     left_digest: str
     right_digest: str
+    pieces: list[_PieceRows]
+    overlaps: list[_Overlap]
     findings: list[_Finding]
 
 @final
 class Validation:
-    """What a comparison of two sources found; true if nothing is wrong. `str()` gives lines for people; a
-    notebook shows a table."""
+    """What a comparison of two sources, or a look at one, found; true if nothing is wrong. `str()` gives
+    lines for people; a notebook shows a table."""
 
     @property
     def ok(self) -> bool:
@@ -862,13 +940,14 @@ class Validation:
 
     @property
     def findings(self) -> list[_Finding]:
-        """Everything that was found: what is wrong, the column, how many rows where that is known, a text
-        for people, and some of the rows with their values as text (of changed values the key, `left`,
-        `right`)."""
+        """Everything that was found: what is wrong, the column, the piece, how many rows where that is known,
+        a text for people, and some of the rows with their values as text (of changed values the key, `left`,
+        `right`; of keys and references the key and its `rows`; of gaps `from`, `to` and the number of
+        `steps`, the longest first)."""
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Rows on the left and on the right."""
+        """Rows on the left and on the right; of one source twice its own."""
 
     @property
     def columns(self) -> list[_ComparedColumn]:
@@ -879,10 +958,68 @@ class Validation:
         """128 bits over all rows of each side in these columns, as hexadecimal digits, whatever the order of
         rows. Made of DuckDB's own hash, which another version of DuckDB may compute otherwise."""
 
+    @property
+    def pieces(self) -> list[_PieceRows]:
+        """The pieces of the right side, or of the only one, in order: name, rows, and NULLs by column. Empty
+        if it is not in pieces."""
+
+    @property
+    def overlaps(self) -> list[_Overlap]:
+        """Each two pieces that have keys in common: the earlier and the later one, how many keys, and the
+        rows of either with these keys."""
+
     def to_dict(self) -> _ValidationDict:
         """The validation as plain data, ready for JSON."""
 
     def __bool__(self) -> bool: ...
+    def _repr_html_(self) -> str: ...
+
+@type_check_only
+class _Deduplicated(TypedDict):
+    name: str
+    removed: int
+    kept_in: str | None
+
+@type_check_only
+class _DeduplicationDict(TypedDict):
+    on: list[str]
+    order_by: list[str]
+    removed: int
+    tables: list[_Deduplicated]
+
+@final
+class Deduplication:
+    """Rows that `ward.deduplicate(...)` removed, and where they are. `str()` gives lines for people; a
+    notebook shows a table."""
+
+    @property
+    def removed(self) -> int:
+        """Rows that were removed."""
+
+    @property
+    def tables(self) -> list[_Deduplicated]:
+        """The tables, in order: the name, how many rows were removed, and the table that has them now, as
+        SQL."""
+
+    def undo(self) -> int:
+        """Puts the removed rows back, in one transaction, and drops the tables that had them; how many. They
+        come at the end of their tables.
+
+        Raises:
+            StateError: they were put back or forgotten before, or those tables have been changed.
+            duckdb.Error: they do not fit any more: DuckDB's exception. Nothing was changed.
+        """
+
+    def forget(self) -> None:
+        """Drops the tables that have the removed rows. There is no undo after that.
+
+        Raises:
+            StateError: as of `undo()`.
+        """
+
+    def to_dict(self) -> _DeduplicationDict:
+        """It as plain data, ready for JSON."""
+
     def _repr_html_(self) -> str: ...
 
 @final

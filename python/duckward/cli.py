@@ -679,15 +679,52 @@ def partition(options: argparse.Namespace) -> int:
     return OK
 
 
+def rows_of(text: str) -> str | duckward.Partitioning:
+    """A source, or the partitioning that is in a directory."""
+    directory = pathlib.Path(text)
+    return duckward.Partitioning.load(directory) if (directory / "_duckward.json").is_file() else text
+
+
+def foreign_key(text: str) -> tuple[tuple[str, ...], str]:
+    """What `--references` says: "user_id=users.id", or "a,b=parents(x, y)"."""
+    columns, equals, parent = text.partition("=")
+    if not equals:
+        wanted = "COLUMN=TABLE.COLUMN, or COLUMN,COLUMN=TABLE(COLUMN,COLUMN)"
+        raise UsageError(f"--references {text}: give {wanted}")
+    return tuple(column.strip() for column in columns.split(",")), parent
+
+
 def validate(options: argparse.Namespace) -> int:
     """`duckward validate`: whether two sources have the same rows, and every difference."""
+    named = [rows_of(options.left), *map(rows_of, options.right)]
+    left: Any = named
+    right: Any = None
+    if options.pieces and options.source is not None:
+        left, right = rows_of(options.source), named
+    elif options.source is not None:
+        raise UsageError("--source is what --pieces are compared with: give both")
+    elif len(named) > 2 and not options.pieces:
+        raise UsageError("two sources are compared, not more; --pieces looks at all of them as pieces of one")
+    elif not options.pieces:
+        left, right = named[0], named[1] if len(named) > 1 else None
+    references = dict(foreign_key(text) for text in options.references or [])
     with (
         connected(options.database, options.read_only) as con,
         duckward.guard(con, **guard_arguments(options)) as ward,
     ):
-        found = follow(
-            lambda: ward.validate(options.left, options.right, on=options.on, examples=options.examples), ward
-        )
+
+        def work() -> duckward.Validation:
+            return ward.validate(
+                left,
+                right,
+                on=options.on,
+                references=references,
+                gaps=options.gaps,
+                every=options.every,
+                examples=options.examples,
+            )
+
+        found = follow(work, ward)
     print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
     return OK if found else DIFFERENT
 
@@ -857,17 +894,27 @@ def parser() -> argparse.ArgumentParser:
     same = verbs.add_parser(
         "validate",
         parents=[guard, where],
-        epilog=f"{epilog}; 4 the sources differ",
-        help="whether two tables, files or queries have the same rows, and every difference",
+        epilog=f"{epilog}; 4 something was found",
+        help="whether two tables, files or queries have the same rows; of one, keys, references and gaps",
     )
-    for side in ("left", "right"):
-        same.add_argument(side, metavar=side.upper(), help="a table, the path of files, or a query")
+    same.add_argument("left", metavar="LEFT", help="a table, files, a query, or a partitioned directory")
+    same.add_argument("right", metavar="RIGHT", nargs="*", help="another; none to look at LEFT by itself")
+    same.add_argument("--pieces", action="store_true", help="all that are named are pieces of one table")
+    same.add_argument("--source", metavar="SOURCE", help="what these pieces are compared with")
     same.add_argument(
         "--on",
         action="append",
         metavar="COLUMN",
         help="a column that identifies a row (give it again for more)",
     )
+    same.add_argument(
+        "--references",
+        action="append",
+        metavar="COLUMN=TABLE.COLUMN",
+        help="a foreign key (give it again for more); COLUMN,COLUMN=TABLE(COLUMN,COLUMN) for a composite one",
+    )
+    same.add_argument("--gaps", metavar="COLUMN", help="a column of numbers or times that must not have gaps")
+    same.add_argument("--every", metavar="STEP", help='the length of its steps: 1, "hour", "15 minutes"')
     same.add_argument(
         "--examples", type=rows_number, default=5, metavar="N", help="examples of a finding (default: 5)"
     )

@@ -5,5 +5,6 @@
 pub mod calendar;
 pub mod column;
 pub mod lake;
+mod pieces;
 pub mod plan;
 pub mod profile;

@@ -17,12 +17,10 @@ pub use rule::{Cut, Rule};
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
-use crate::validate::Layout;
+use crate::validate::{Layout, PIECE};
 
 /// The form in which plans are kept.
 const VERSION: u32 = 1;
-/// The column that tells pieces apart; it is in no file.
-pub const PIECE: &str = "duckward_piece";
 /// The most pieces of a cut by hash, and of a plan.
 pub const MOST: usize = 10_000;
 /// The most pieces of a cut whose bounds are compared one by one: DuckDB keeps a vector for each comparison and thread.

@@ -7,6 +7,7 @@ mod alloc;
 mod answer;
 mod ask;
 mod convert;
+mod deduplication;
 mod error;
 mod events;
 mod explanation;
@@ -38,6 +39,7 @@ fn _duckward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<report::PyReport>()?;
     module.add_class::<events::Subscription>()?;
     module.add_class::<validation::PyValidation>()?;
+    module.add_class::<deduplication::PyDeduplication>()?;
     module.add_class::<ward::PyWard>()?;
     module.add_function(wrap_pyfunction!(guard::guard, module)?)?;
     module.add_function(wrap_pyfunction!(guard::settings_table, module)?)?;

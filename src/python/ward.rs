@@ -12,6 +12,7 @@ use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
 use super::ask::{Asking, Pool};
+use super::deduplication::PyDeduplication;
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
@@ -26,7 +27,7 @@ use super::slot::{Seat, Slot};
 use super::statement::{
     Given, Kind, Statement, bind_error, changed, execute, is_planned, kind, plain_select, refuse_lost_commit,
 };
-use super::validation::PyValidation;
+use super::validation::{self, PyValidation, pieces};
 use crate::engine::source::Source;
 use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
@@ -115,7 +116,7 @@ fn verify(py: Python<'_>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Verify>
 }
 
 /// What an argument that stands for rows names.
-fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
+pub(super) fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
     let py = given.py();
     if let Ok(done) = given.cast::<PyPartitioning>() {
         return Source::parse(&done.get().query()).map_err(|error| exception(py, &error));
@@ -159,7 +160,7 @@ fn hands(py: Python<'_>, workers: Option<usize>, executor: Option<&Bound<'_, PyA
 }
 
 /// The names of columns that an argument gives: one, or several.
-fn columns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
+pub(super) fn columns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
     let Some(given) = given else {
         return Ok(Vec::new());
     };
@@ -466,44 +467,91 @@ impl PyWard {
         }
     }
 
-    /// Whether two tables, files or queries have the same rows, and every difference.
+    /// Whether two tables, files or queries have the same rows, and every difference; of one, or of pieces, whether keys are
+    /// unique, references lead somewhere, and sequences have no gaps.
     ///
-    /// `on` names the columns that identify a row; without it rows are compared as wholes. Both sides are read under guard.
-    #[pyo3(signature = (left, right, *, on=None, examples=5, connection=None))]
+    /// `on` names the columns that identify a row; without it rows are compared as wholes. Everything is read under guard.
+    #[pyo3(signature = (left, right=None, *, on=None, references=None, gaps=None, every=None, examples=5, connection=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn validate(
         slf: &Bound<'_, Self>,
         left: &Bound<'_, PyAny>,
-        right: &Bound<'_, PyAny>,
+        right: Option<&Bound<'_, PyAny>>,
         on: Option<&Bound<'_, PyAny>>,
+        references: Option<&Bound<'_, PyDict>>,
+        gaps: Option<String>,
+        every: Option<&Bound<'_, PyAny>>,
         examples: usize,
         connection: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyValidation> {
         let py = slf.py();
         slf.get().usable(py)?;
         let own = |error: Error| exception(py, &error);
-        let given = [left, right];
-        let (left, right) = (source("left", left)?, source("right", right)?);
-        let on = columns("on", on)?;
+        let given = [Some(left), right];
+        let (left, right) = match right {
+            Some(right) => (Some(pieces("left", left)?.union()), pieces("right", right)?),
+            None => (None, pieces("left", left)?),
+        };
+        let every = every
+            .map(|every| every.str().map(|text| text.to_string()))
+            .transpose()?;
+        if every.is_some() && gaps.is_none() {
+            let accepted = "it is the length of a step between gaps; give gaps= with the column, too";
+            return Err(own(Error::invalid("every", every.unwrap_or_default(), accepted)));
+        }
         if examples > MOST_EXAMPLES {
             let accepted = format!("give a number up to {MOST_EXAMPLES}");
             return Err(own(Error::invalid("examples", examples, &accepted)));
         }
-        let mut asking = Asking::new(slf, connection);
+        let checks = validate::Checks {
+            options: validate::Options {
+                on: columns("on", on)?,
+                examples,
+            },
+            references: validation::references(references)?,
+            gaps: gaps.map(|column| validate::Gaps { column, every }),
+        };
         // Files that are not what they were cannot be read, or say something else: that comes first.
         let mut changed = Vec::new();
-        for side in given {
+        for side in given.into_iter().flatten() {
             if let Ok(done) = side.cast::<PyPartitioning>() {
                 let done = &done.get().done;
                 changed.extend(py.detach(|| done.check()).map_err(own)?);
             }
         }
         if !changed.is_empty() {
-            let found = validate::Validation::not_compared(&left.name, &right.name, changed);
+            let name = left.as_ref().map_or(right.name(), |left| left.name.as_str());
+            let found = validate::Validation::not_compared(name, right.name(), changed);
             return Ok(PyValidation::new(found));
         }
-        let options = validate::Options { on, examples };
-        match validate::compare(&mut asking, &left, &right, &options) {
+        let mut asking = Asking::new(slf, connection);
+        match validate::check(&mut asking, left.as_ref(), &right, &checks) {
             Ok(validation) => Ok(PyValidation::new(validation)),
+            Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// Removes all rows but the first of each key, in one transaction; they are kept, and can be put back.
+    #[pyo3(signature = (source, *, on, order_by=None, connection=None))]
+    fn deduplicate(
+        slf: &Bound<'_, Self>,
+        source: &Bound<'_, PyAny>,
+        on: &Bound<'_, PyAny>,
+        order_by: Option<&Bound<'_, PyAny>>,
+        connection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyDeduplication> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        if source.is_instance_of::<PyPartitioning>() {
+            let message = "the files of a partitioning are not changed; deduplicate its source, and partition that with \
+                           replace=True";
+            return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
+        }
+        let set = pieces("source", source)?;
+        let (on, order_by) = (columns("on", Some(on))?, columns("order_by", order_by)?);
+        let mut asking = Asking::new(slf, connection);
+        match validate::deduplicate(&mut asking, &set, &on, &order_by) {
+            Ok(done) => Ok(PyDeduplication::new(done, slf, connection)),
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }

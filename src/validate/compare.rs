@@ -92,12 +92,14 @@ pub(super) fn verdict(
             .collect(),
         left_digest: of_left.digest(),
         right_digest: of_right.digest(),
+        pieces: Vec::new(),
+        overlaps: Vec::new(),
         findings,
     }
 }
 
 /// Name and type of each column.
-fn described<E>(ask: &mut dyn Ask<E>, source: &Source) -> Result<Vec<(String, String)>, E> {
+pub(super) fn described<E>(ask: &mut dyn Ask<E>, source: &Source) -> Result<Vec<(String, String)>, E> {
     let rows = ask.ask(&format!("DESCRIBE SELECT * FROM {}", source.relation))?;
     Ok(rows
         .into_iter()
@@ -108,7 +110,7 @@ fn described<E>(ask: &mut dyn Ask<E>, source: &Source) -> Result<Vec<(String, St
         .collect())
 }
 
-fn same_name(one: &str, other: &str) -> bool {
+pub(super) fn same_name(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
 }
 
@@ -167,7 +169,7 @@ fn keys(on: &[String], shared: &[Shared], left: &Source, right: &Source) -> Resu
         .collect()
 }
 
-fn of_column(kind: FindingKind, column: &str, message: String) -> Finding {
+pub(super) fn of_column(kind: FindingKind, column: &str, message: String) -> Finding {
     Finding {
         kind,
         column: Some(column.to_owned()),
@@ -591,13 +593,13 @@ impl<E: From<Error>> Look<'_, E> {
 }
 
 /// Whether values of a type have a smallest and a largest one that say something.
-fn has_order(kind: &str) -> bool {
+pub(super) fn has_order(kind: &str) -> bool {
     let nested = kind.contains('[') || (kind.contains('(') && !kind.starts_with("DECIMAL"));
     !nested && !["BIT", "BLOB", "JSON", "VARIANT", "GEOMETRY"].contains(&kind)
 }
 
 /// The numbers of the one row of an answer.
-fn numbers(rows: &Rows) -> Result<Vec<u64>, Error> {
+pub(super) fn numbers(rows: &Rows) -> Result<Vec<u64>, Error> {
     let row = rows.first().ok_or_else(unread)?;
     row.iter()
         .map(|cell| {

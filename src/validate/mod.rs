@@ -1,20 +1,35 @@
-//! Is it the same data? [`compare`] takes two sources and lists every difference: rows, values, columns, keys.
+//! Is it the same data? [`compare`] takes two sources and lists every difference: rows, values, columns, keys. [`check()`] asks
+//! more, of one source or of pieces: keys, gaps, references.
 //!
 //! Both sides are read in one statement, so they are of one moment. What is the same is known after one pass over each, by counts
 //! and by digests that do not depend on order; only a difference is looked for in others.
 
+mod check;
 mod compare;
+mod deduplicate;
+mod gaps;
+mod keys;
+mod located;
+mod piece_set;
 mod pieces;
+mod references;
 mod sql;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 use crate::units::shortened;
 
+pub use check::{Checks, check};
 pub use compare::{Options, compare};
+pub use deduplicate::{Deduplicated, Deduplication, deduplicate, forget, restore};
+pub use gaps::Gaps;
+pub use keys::Overlap;
+pub use piece_set::{PIECE, Piece, PieceSet, Planned};
 pub use pieces::{Layout, PieceDigest, Pieces, Whole, pieces};
+pub use references::Reference;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -43,6 +58,14 @@ pub enum FindingKind {
     Distribution,
     /// The key is not a key: several rows have it.
     DuplicateKeys,
+    /// Rows have no key: a NULL is in it.
+    NullKeys,
+    /// Two pieces have keys in common.
+    Overlap,
+    /// A sequence lacks steps.
+    Gap,
+    /// Rows refer to a key that is not there.
+    MissingParents,
     /// A piece has other rows than it should.
     PieceRows,
     /// A file of a piece is not there.
@@ -97,12 +120,23 @@ pub struct Column {
     pub same: bool,
 }
 
-/// What a comparison of two sources found.
+/// A piece as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PieceRows {
+    /// Its name.
+    pub name: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Of each column the NULLs in it.
+    pub nulls: BTreeMap<String, u64>,
+}
+
+/// What a comparison of two sources found, or a look at one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Validation {
     /// Whether nothing is wrong.
     pub ok: bool,
-    /// The left source, as it was named.
+    /// The left source, as it was named; the same as the right one where that was looked at by itself.
     pub left: String,
     /// The right source.
     pub right: String,
@@ -119,6 +153,10 @@ pub struct Validation {
     pub left_digest: String,
     /// The same of the right side.
     pub right_digest: String,
+    /// The pieces of the right side, if it is in pieces.
+    pub pieces: Vec<PieceRows>,
+    /// Pieces that have keys in common.
+    pub overlaps: Vec<Overlap>,
     /// Everything that was found.
     pub findings: Vec<Finding>,
 }
@@ -136,29 +174,53 @@ impl Validation {
             columns: Vec::new(),
             left_digest: String::new(),
             right_digest: String::new(),
+            pieces: Vec::new(),
+            overlaps: Vec::new(),
             findings,
+        }
+    }
+
+    /// Of what was looked at by itself.
+    fn alone(set: &PieceSet, on: Vec<String>, pieces: Vec<PieceRows>, findings: Vec<Finding>) -> Self {
+        let rows = pieces.iter().map(|piece| piece.rows).sum();
+        Validation {
+            left_rows: rows,
+            right_rows: rows,
+            on,
+            pieces: if set.is_whole() { Vec::new() } else { pieces },
+            ..Self::not_compared(set.name(), set.name(), findings)
+        }
+    }
+
+    /// Whether one source was looked at by itself.
+    fn is_alone(&self) -> bool {
+        self.left == self.right && self.columns.is_empty()
+    }
+
+    /// What was found, in two words.
+    pub fn verdict(&self) -> String {
+        match self.findings.len() {
+            0 if self.is_alone() => "nothing found".to_owned(),
+            0 => "the same".to_owned(),
+            many => counted(many as u64, "finding"),
         }
     }
 
     /// Name and value of every line that people read.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
-        let verdict = if self.ok {
-            "the same".to_owned()
+        let is_alone = self.is_alone();
+        let side = |name: &String, rows| format!("{name}: {}", counted(rows, "row"));
+        let mut lines = vec![("verdict", self.verdict())];
+        if is_alone {
+            lines.push(("checked", side(&self.left, self.left_rows)));
         } else {
-            counted(self.findings.len() as u64, "finding")
-        };
-        let mut lines = vec![
-            ("verdict", verdict),
-            (
-                "left",
-                format!("{}: {}", self.left, counted(self.left_rows, "row")),
-            ),
-            (
-                "right",
-                format!("{}: {}", self.right, counted(self.right_rows, "row")),
-            ),
-            ("compared", counted(self.columns.len() as u64, "column")),
-        ];
+            lines.push(("left", side(&self.left, self.left_rows)));
+            lines.push(("right", side(&self.right, self.right_rows)));
+            lines.push(("compared", counted(self.columns.len() as u64, "column")));
+        }
+        if !self.pieces.is_empty() {
+            lines.push(("pieces", self.pieces.len().to_string()));
+        }
         if !self.on.is_empty() {
             lines.push(("key", self.on.join(", ")));
         }
@@ -202,12 +264,17 @@ fn shown(value: &str) -> String {
 
 impl fmt::Display for Validation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (name, value)) in self.lines().into_iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{name:<14} {value}")?;
-        }
-        Ok(())
+        write_lines(f, self.lines())
     }
+}
+
+/// A report for people: a line for each name and value.
+fn write_lines(f: &mut fmt::Formatter<'_>, lines: Vec<(&'static str, String)>) -> fmt::Result {
+    for (index, (name, value)) in lines.into_iter().enumerate() {
+        if index > 0 {
+            f.write_str("\n")?;
+        }
+        write!(f, "{name:<14} {value}")?;
+    }
+    Ok(())
 }

@@ -13,7 +13,7 @@ pub(super) struct Shared {
 }
 
 /// Types among which DuckDB finds a common one that keeps every value.
-const INTEGERS: [&str; 9] = [
+pub(super) const INTEGERS: [&str; 9] = [
     "TINYINT",
     "SMALLINT",
     "INTEGER",
@@ -36,26 +36,28 @@ const IN_DOUBLE: [&str; 8] = [
     "DOUBLE",
 ];
 
-impl Shared {
-    /// What is put after the name so that values of both sides are comparable, and none of them loses anything. DuckDB 2.0
-    /// hashes what a collation makes of a text, so texts are taken without one.
-    fn made_comparable(&self) -> &'static str {
-        let both = |types: &[&str]| {
-            types.contains(&self.left_type.as_str()) && types.contains(&self.right_type.as_str())
-        };
-        if self.left_type == self.right_type {
-            if self.left_type == "VARCHAR" {
-                " COLLATE C"
-            } else {
-                ""
-            }
-        } else if both(&INTEGERS) {
-            ""
-        } else if both(&IN_DOUBLE) {
-            "::DOUBLE"
+/// What is put after a name so that values of these types are comparable, and none of them loses anything. DuckDB 2.0 hashes
+/// what a collation makes of a text, so texts are taken without one.
+pub(super) fn comparable(types: &[&str]) -> &'static str {
+    let all = |known: &[&str]| types.iter().all(|kind| known.contains(kind));
+    if types.iter().all(|kind| *kind == types[0]) {
+        if types.first() == Some(&"VARCHAR") {
+            " COLLATE C"
         } else {
-            "::VARCHAR COLLATE C"
+            ""
         }
+    } else if all(&INTEGERS) {
+        ""
+    } else if all(&IN_DOUBLE) {
+        "::DOUBLE"
+    } else {
+        "::VARCHAR COLLATE C"
+    }
+}
+
+impl Shared {
+    fn made_comparable(&self) -> &'static str {
+        comparable(&[&self.left_type, &self.right_type])
     }
 
     fn read(&self, name: &str, index: usize) -> String {
@@ -276,6 +278,26 @@ pub(super) fn examples(both: &str, count: usize, which: Which, most: usize) -> S
         row_hash(count),
         unlike(both, count),
         which.condition
+    )
+}
+
+/// Of each piece the right side's rows that are not on the left, those that are there more often than on the left, and some of
+/// either. The number of a row's piece is in `p`.
+pub(super) fn strangers(both: &str, count: usize, most: usize) -> String {
+    let list = |each: &dyn Fn(usize) -> String| {
+        let all: Vec<String> = (0..count).map(each).collect();
+        all.join(", ")
+    };
+    format!(
+        "SELECT p::VARCHAR, x::VARCHAR, m::VARCHAR, {} FROM (SELECT p, x, m, unnest(e) AS u FROM \
+         (SELECT p, count(*) FILTER (WHERE l = 0) AS x, count(*) FILTER (WHERE l > 0) AS m, min([{}], {}) AS e \
+         FROM (SELECT *, {} AS h FROM ({both})) JOIN (SELECT * FROM ({}) WHERE r > l) USING (h) WHERE s = 1 GROUP BY p)) \
+         ORDER BY p, u",
+        list(&|index| format!("u[{}]", index + 1)),
+        list(&|index| format!("c{index}::VARCHAR")),
+        most.max(1),
+        row_hash(count),
+        unlike(both, count)
     )
 }
 

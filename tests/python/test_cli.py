@@ -462,6 +462,54 @@ def test_validate(tmp_path: pathlib.Path) -> None:
     refused(run("validate", file, "t", "nosuch"), cli.FAILED, "nosuch")
 
 
+def test_validate_pieces_keys_references_and_gaps(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "kept.duckdb"
+    with duckdb.connect(str(file)) as con:
+        con.execute("create table users as select i as id, i as org from range(5) r(i)")
+        con.execute("create table t as select i as id, i % 5 as u, i % 5 as o from range(100) r(i)")
+        con.execute("create table t_1 as from t where id < 40; create table t_2 as from t where id >= 40")
+    whole = (
+        "--on",
+        "id",
+        "--references",
+        "u=users.id",
+        "--references",
+        "u, o=users(id, org)",
+        "--gaps",
+        "id",
+    )
+    done = run("validate", file, "t", *whole, "--read-only")
+    assert done.returncode == cli.OK, done
+    assert done.stdout.splitlines()[:2] == ["verdict        nothing found", "checked        t: 100 rows"]
+    assert run("validate", file, "--pieces", "t_1", "t_2", "--source", "t", *whole).returncode == cli.OK
+    with duckdb.connect(str(file)) as con:
+        con.execute("insert into t_2 from t_1 where id = 7; delete from t_1 where id = 3")
+        con.execute("delete from users where id = 4")
+    done = run("validate", file, "--pieces", "t_1", "t_2", *whole, "--json")
+    assert done.returncode == cli.DIFFERENT, done
+    told = json.loads(done.stdout)
+    assert [(one["kind"], one["piece"]) for one in told["findings"]] == [
+        ("overlap", "t_2"),
+        ("missing_parents", "t_1"),
+        ("missing_parents", "t_2"),
+        ("missing_parents", "t_1"),
+        ("missing_parents", "t_2"),
+        ("gap", "t_1"),
+    ]
+    assert told["overlaps"] == [{"piece": "t_1", "other": "t_2", "keys": 1, "rows": 1, "other_rows": 1}]
+    assert (
+        run("partition", file, "t", "--by", "id", "--pieces", "3", "--into", tmp_path / "lake").returncode
+        == cli.OK
+    )
+    assert run("validate", file, "t", tmp_path / "lake", "--on", "id").returncode == cli.OK
+    next((tmp_path / "lake").rglob("*.parquet")).unlink()
+    assert run("validate", file, "t", tmp_path / "lake").returncode == cli.DIFFERENT
+    refused(run("validate", file, "t"), cli.USAGE, "nothing to compare t with")
+    refused(run("validate", file, "t", "t", "t"), cli.USAGE, "--pieces")
+    refused(run("validate", file, "t", "--source", "t"), cli.USAGE, "--source")
+    refused(run("validate", file, "t", "--references", "u"), cli.USAGE, "COLUMN=TABLE.COLUMN")
+
+
 def test_explain_of_a_wrong_statement_keeps_its_own_error() -> None:
     refused(run("explain", ":memory:", "selec 1"), cli.FAILED, "Parser Error", "LINE 1: selec 1")
     refused(run("explain", ":memory:", "from nowhere"), cli.FAILED, "nowhere")

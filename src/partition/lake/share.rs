@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::hexadecimal;
 use crate::error::ErrorKind;
-use crate::partition::plan::{PIECE, Plan};
-use crate::validate::Layout;
+use crate::partition::plan::Plan;
+use crate::validate::{Layout, PIECE};
 
 /// The form in which a journal is kept.
 const VERSION: u32 = 1;

@@ -10,8 +10,8 @@ use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
-use crate::partition::plan::{PIECE, Plan};
-use crate::validate::{self, PieceDigest, Validation};
+use crate::partition::plan::Plan;
+use crate::validate::{self, PIECE, PieceDigest, Validation};
 
 /// The column that says in which piece's directory a row was found.
 const AT: &str = "duckward_at";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::balanced::{bounds, heavy};
 use super::literal::{literal, printed};
-use super::{Cut, Heavy, MOST, MOST_COMPARED, PIECE, Plan, Rule};
+use super::{Cut, Heavy, MOST, MOST_COMPARED, Plan, Rule};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
@@ -13,7 +13,7 @@ use crate::partition::calendar::Step;
 use crate::partition::column::{self, Column, Family, unknown};
 use crate::partition::profile::{Kind, Profile, profile, shown};
 use crate::units::{Bytes, shortened};
-use crate::validate::Layout;
+use crate::validate::{Layout, PIECE};
 
 /// Rows of a sample that bounds are chosen from, at least, and for each piece.
 const SAMPLE: usize = 100_000;
