@@ -8,11 +8,12 @@ mod check;
 mod manifest;
 mod staging;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use manifest::{FileOnDisk, Manifest, Part};
 
 use super::column::columns;
+use super::done::{Partitioning, Place};
 use super::plan::Plan;
 use crate::engine::Ask;
 use crate::engine::source::Source;
@@ -30,43 +31,30 @@ const TOLD: usize = 6;
 /// The column that tells pieces apart while they are written; it is in no file.
 const PIECE: &str = "duckward_piece";
 
-/// What became of a partitioning: where it is, what is in it, and the proof.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Partitioning {
-    /// The directory.
-    pub path: PathBuf,
-    /// What is in it, as its manifest says.
-    pub manifest: Manifest,
-    /// The files against the source, when they were written; none of one that was read.
-    pub validation: Option<Validation>,
+/// What is in a directory that was partitioned.
+///
+/// # Errors
+/// [`ErrorKind::Disk`] where it cannot be read; [`ErrorKind::Invalid`] where it is none, or its manifest was edited.
+pub fn load(path: &Path) -> Result<Partitioning> {
+    let path = std::path::absolute(path).map_err(|error| broken("finding", path, &error))?;
+    Ok(Partitioning {
+        manifest: check::read(&path)?,
+        place: Place::Directory(path),
+        validation: None,
+    })
 }
 
-impl Partitioning {
-    /// Reads what is in a directory that was partitioned.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Disk`] where it cannot be read; [`ErrorKind::Invalid`] where it is none, or its manifest was edited.
-    pub fn load(path: &Path) -> Result<Self> {
-        let path = std::path::absolute(path).map_err(|error| broken("finding", path, &error))?;
-        Ok(Partitioning {
-            manifest: check::read(&path)?,
-            path,
-            validation: None,
-        })
-    }
+/// Whether the files in a directory are still those that were written: what is missing, added or changed.
+///
+/// # Errors
+/// [`ErrorKind::Disk`] where they cannot be read.
+pub fn check(path: &Path, manifest: &Manifest) -> Result<Vec<Finding>> {
+    check::files(path, manifest)
+}
 
-    /// Whether the files are still those that were written: what is missing, added or changed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Disk`] where they cannot be read.
-    pub fn check(&self) -> Result<Vec<Finding>> {
-        check::files(&self.path, &self.manifest)
-    }
-
-    /// The rows of all pieces, as a query.
-    pub fn query(&self) -> String {
-        format!("SELECT * FROM {}", files(&self.path, "**/*.parquet"))
-    }
+/// The rows of all pieces in a directory, as a query.
+pub(super) fn query(path: &Path) -> String {
+    format!("SELECT * FROM {}", files(path, "**/*.parquet"))
 }
 
 /// Cuts the plan's source into `target`, a directory that must not be there, or be empty; with `replace` it may be an earlier
@@ -107,7 +95,7 @@ pub fn partition<E: From<Error>>(
     let path = run.staging.publish()?;
     validation.right = path.display().to_string();
     Ok(Partitioning {
-        path,
+        place: Place::Directory(path),
         manifest,
         validation: Some(validation),
     })
@@ -145,6 +133,7 @@ impl<E: From<Error>> Run<'_, E> {
                 condition: planned.condition.clone(),
                 rows: piece.rows,
                 digest: piece.digest,
+                table: None,
                 files,
             });
         }

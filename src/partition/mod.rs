@@ -4,6 +4,7 @@
 
 pub mod calendar;
 pub mod column;
+pub mod done;
 pub mod lake;
 pub mod plan;
 pub mod profile;

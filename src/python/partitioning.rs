@@ -8,8 +8,10 @@ use super::error::exception;
 use super::guard::to_python;
 use super::plan::PyPlan;
 use super::validation::PyValidation;
-use crate::partition::lake::Partitioning;
+use crate::partition::done::{Partitioning, Place};
+use crate::partition::lake;
 use crate::partition::plan::Balance;
+use crate::validate::Finding;
 
 /// A table in pieces, on disk. Made by `ward.partition(...)`.
 #[pyclass(frozen, module = "duckward", name = "Partitioning")]
@@ -26,6 +28,15 @@ impl PyPartitioning {
         Balance::of(self.done.manifest.pieces.iter().map(|piece| piece.rows))
     }
 
+    /// What is missing, added or changed of the pieces.
+    pub(super) fn changed(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
+        match &self.done.place {
+            Place::Directory(path) => py
+                .detach(|| lake::check(path, &self.done.manifest))
+                .map_err(|error| exception(py, &error)),
+        }
+    }
+
     fn file_bytes(&self) -> u64 {
         let pieces = self.done.manifest.pieces.iter();
         pieces.flat_map(|piece| &piece.files).map(|file| file.bytes).sum()
@@ -37,7 +48,7 @@ impl PyPartitioning {
     /// The directory.
     #[getter]
     fn path(&self) -> String {
-        self.done.path.display().to_string()
+        self.done.place.to_string()
     }
 
     /// The plan it was cut by.
@@ -79,17 +90,14 @@ impl PyPartitioning {
     /// The partitioning that is in a directory.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| Partitioning::load(&path))
+        py.detach(|| lake::load(&path))
             .map(PyPartitioning::new)
             .map_err(|error| exception(py, &error))
     }
 
     /// Whether the files are still those that were written: what is missing, added or changed, as dictionaries.
     fn check<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let findings = py
-            .detach(|| self.done.check())
-            .map_err(|error| exception(py, &error))?;
-        to_python(py, &findings)
+        to_python(py, &self.changed(py)?)
     }
 
     /// The rows of all pieces, as a query.
@@ -116,7 +124,7 @@ impl PyPartitioning {
             "<duckward.Partitioning: {} rows in {} pieces in {}>",
             self.done.manifest.rows(),
             self.done.manifest.pieces.len(),
-            self.done.path.display()
+            self.done.place
         )
     }
 

@@ -131,6 +131,18 @@ fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
     }
 }
 
+/// The same, where a partitioning is called by its place.
+fn side(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
+    match given.cast::<PyPartitioning>() {
+        Ok(done) => done
+            .get()
+            .done
+            .source()
+            .map_err(|error| exception(given.py(), &error)),
+        Err(_) => source(name, given),
+    }
+}
+
 /// The names of columns that an argument gives: one, or several.
 fn columns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
     let Some(given) = given else {
@@ -455,7 +467,7 @@ impl PyWard {
         slf.get().usable(py)?;
         let own = |error: Error| exception(py, &error);
         let given = [left, right];
-        let (left, right) = (source("left", left)?, source("right", right)?);
+        let (left, right) = (side("left", left)?, side("right", right)?);
         let on = columns("on", on)?;
         if examples > MOST_EXAMPLES {
             let accepted = format!("give a number up to {MOST_EXAMPLES}");
@@ -469,8 +481,7 @@ impl PyWard {
         let mut changed = Vec::new();
         for side in given {
             if let Ok(done) = side.cast::<PyPartitioning>() {
-                let done = &done.get().done;
-                changed.extend(py.detach(|| done.check()).map_err(own)?);
+                changed.extend(done.get().changed(py)?);
             }
         }
         if !changed.is_empty() {
