@@ -75,6 +75,11 @@ pub trait Ask<E> {
     /// # Errors
     /// The one who answers'.
     fn ask(&mut self, sql: &str) -> std::result::Result<Rows, E>;
+
+    /// Runs a statement that takes something back after another one failed. What it has to say is not told.
+    fn take_back(&mut self, sql: &str) {
+        let _ = self.ask(sql);
+    }
 }
 
 /// Stops the statement that runs on a session now. Does nothing when none runs; may be called from any thread.

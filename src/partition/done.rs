@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::lake::{self, Manifest};
+use super::tables::{self, Home, Template};
 use crate::engine::source::Source;
 use crate::error::Result;
 use crate::validate::Validation;
@@ -13,13 +14,39 @@ use crate::validate::Validation;
 pub enum Place {
     /// A directory of Parquet files.
     Directory(PathBuf),
+    /// Tables of a database.
+    Tables(Home),
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Directory(path) => path.display().fmt(f),
+            Place::Tables(home) => home.fmt(f),
         }
+    }
+}
+
+/// What a source is to be cut into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A directory of Parquet files.
+    Directory(PathBuf),
+    /// Tables, called by a template.
+    Tables(Template),
+}
+
+impl Target {
+    /// Reads what a user names: the path of a directory, or a text with `{piece}` in it for tables.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a text with `{piece}` that is no template.
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(if Template::is_meant(text) {
+            Target::Tables(Template::parse(text)?)
+        } else {
+            Target::Directory(PathBuf::from(text))
+        })
     }
 }
 
@@ -39,6 +66,7 @@ impl Partitioning {
     pub fn query(&self) -> String {
         match &self.place {
             Place::Directory(path) => lake::query(path),
+            Place::Tables(home) => tables::query(home, &self.manifest),
         }
     }
 

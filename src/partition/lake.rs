@@ -10,6 +10,7 @@ mod staging;
 
 use std::path::Path;
 
+pub(super) use manifest::hexadecimal;
 pub use manifest::{FileOnDisk, Manifest, Part};
 
 use super::column::columns;

@@ -9,3 +9,4 @@ pub mod done;
 pub mod lake;
 pub mod plan;
 pub mod profile;
+pub mod tables;

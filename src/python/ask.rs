@@ -4,10 +4,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use super::error::exception;
+use super::error::{engine_error, exception};
 use super::ward::PyWard;
-use crate::engine::{Ask, Rows};
+use crate::engine::{Ask, Class, Rows};
 use crate::error::Error;
+
+/// How often a statement that takes something back is tried.
+const TRIES: usize = 20;
 
 /// Why a question was not answered.
 pub(super) enum Stopped {
@@ -58,6 +61,19 @@ impl Ask<Stopped> for Asking<'_> {
             read.push(row.iter().map(|value| text(&value)).collect::<PyResult<_>>()?);
         }
         Ok(read)
+    }
+
+    /// On the connection itself: it must not wait for its turn, and a ward that was closed meanwhile is no reason to leave a
+    /// transaction open. An interrupt that is sent again may hit it.
+    fn take_back(&mut self, sql: &str) {
+        let py = self.ward.py();
+        let con = self.ward.get().chosen(py, self.connection.as_ref());
+        for _ in 0..TRIES {
+            match con.call_method1(intern!(py, "execute"), (sql,)) {
+                Err(error) if engine_error(py, &error).class == Class::Interrupt => {}
+                _ => return,
+            }
+        }
     }
 }
 

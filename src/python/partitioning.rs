@@ -3,38 +3,86 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 
+use super::ask::Asking;
 use super::error::exception;
 use super::guard::to_python;
 use super::plan::PyPlan;
 use super::validation::PyValidation;
+use super::ward::PyWard;
+use crate::error::{Error, ErrorKind};
 use crate::partition::done::{Partitioning, Place};
 use crate::partition::lake;
 use crate::partition::plan::Balance;
+use crate::partition::tables;
 use crate::validate::Finding;
 
-/// A table in pieces, on disk. Made by `ward.partition(...)`.
+/// A table in pieces, as files or as tables. Made by `ward.partition(...)`.
 #[pyclass(frozen, module = "duckward", name = "Partitioning")]
 pub(super) struct PyPartitioning {
     pub(super) done: Partitioning,
+    /// Who can be asked for tables, and on which connection.
+    home: Option<(Py<PyWard>, Option<Py<PyAny>>)>,
 }
 
 impl PyPartitioning {
-    pub(super) fn new(done: Partitioning) -> Self {
-        PyPartitioning { done }
+    /// Of a directory, which nobody need be asked for.
+    fn new(done: Partitioning) -> Self {
+        PyPartitioning { done, home: None }
+    }
+
+    pub(super) fn of(done: Partitioning, asking: &Asking<'_>) -> Self {
+        let home = match &done.place {
+            Place::Directory(_) => None,
+            Place::Tables(_) => {
+                let connection = asking
+                    .connection
+                    .as_ref()
+                    .map(|connection| connection.clone().unbind());
+                Some((asking.ward.clone().unbind(), connection))
+            }
+        };
+        PyPartitioning { done, home }
+    }
+
+    /// What makes it impossible to read the pieces, or to read them rightly.
+    pub(super) fn unreadable(&self, asking: &mut Asking<'_>) -> PyResult<Vec<Finding>> {
+        let py = asking.ward.py();
+        match &self.done.place {
+            Place::Directory(_) => self.changed(py),
+            Place::Tables(home) => {
+                let found = tables::standing(asking, home, &self.done.manifest);
+                let mut found = found.map_err(|stopped| stopped.into_py(py))?;
+                found.retain(|finding| finding.piece.is_some());
+                Ok(found)
+            }
+        }
+    }
+
+    /// What is missing, added or changed of the pieces.
+    fn changed(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
+        let manifest = &self.done.manifest;
+        match (&self.done.place, &self.home) {
+            (Place::Tables(home), Some((ward, connection))) => {
+                let mut asking = Asking {
+                    ward: ward.bind(py).clone(),
+                    connection: connection.as_ref().map(|connection| connection.bind(py).clone()),
+                };
+                tables::check(&mut asking, home, manifest).map_err(|stopped| stopped.into_py(py))
+            }
+            (Place::Directory(path), _) => py
+                .detach(|| lake::check(path, manifest))
+                .map_err(|error| exception(py, &error)),
+            (Place::Tables(_), None) => {
+                let error = Error::new(ErrorKind::Internal, "a partitioning into tables has no ward");
+                Err(exception(py, &error))
+            }
+        }
     }
 
     fn balance_of(&self) -> Balance {
         Balance::of(self.done.manifest.pieces.iter().map(|piece| piece.rows))
-    }
-
-    /// What is missing, added or changed of the pieces.
-    pub(super) fn changed(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
-        match &self.done.place {
-            Place::Directory(path) => py
-                .detach(|| lake::check(path, &self.done.manifest))
-                .map_err(|error| exception(py, &error)),
-        }
     }
 
     fn file_bytes(&self) -> u64 {
@@ -45,7 +93,7 @@ impl PyPartitioning {
 
 #[pymethods]
 impl PyPartitioning {
-    /// The directory.
+    /// The directory; of tables their template, with database and schema.
     #[getter]
     fn path(&self) -> String {
         self.done.place.to_string()
@@ -63,13 +111,14 @@ impl PyPartitioning {
         self.done.manifest.rows()
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files; tables have none.
     #[getter]
     fn bytes(&self) -> u64 {
         self.file_bytes()
     }
 
-    /// The pieces that have rows, in order, as dictionaries: name, condition, rows, digest, files.
+    /// The pieces that have rows, in order, as dictionaries: name, condition, rows, digest, and files or
+    /// table.
     #[getter]
     fn pieces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         to_python(py, &self.done.manifest.pieces)
@@ -81,7 +130,7 @@ impl PyPartitioning {
         to_python(py, &self.balance_of())
     }
 
-    /// The files against the source, when they were written; None of one that was loaded.
+    /// The pieces against the source, when they were written; None of one that was loaded.
     #[getter]
     fn validation(&self) -> Option<PyValidation> {
         self.done.validation.clone().map(PyValidation::new)
@@ -95,7 +144,7 @@ impl PyPartitioning {
             .map_err(|error| exception(py, &error))
     }
 
-    /// Whether the files are still those that were written: what is missing, added or changed, as dictionaries.
+    /// Whether the pieces are still those that were written: what is missing, added or changed, as dictionaries.
     fn check<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         to_python(py, &self.changed(py)?)
     }
@@ -109,6 +158,15 @@ impl PyPartitioning {
     /// The manifest as plain Python data.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         to_python(py, &self.done.manifest)
+    }
+
+    /// A callback of the ward's may hold this.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some((ward, connection)) = &self.home {
+            visit.call(ward)?;
+            visit.call(connection)?;
+        }
+        Ok(())
     }
 
     fn __len__(&self) -> usize {

@@ -1,6 +1,5 @@
 //! `Ward`: the guarded connection, as Python sees it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +10,7 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
-use super::ask::Asking;
+use super::ask::{Asking, Stopped};
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
@@ -32,9 +31,11 @@ use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
-use crate::partition::lake::partition;
+use crate::partition::done::{Place, Target};
+use crate::partition::lake::{self, partition};
 use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
+use crate::partition::tables;
 use crate::validate;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
@@ -143,6 +144,14 @@ fn side(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
     }
 }
 
+/// What `into=` names: tables by a template, which is a text, or a directory.
+fn target(given: &Bound<'_, PyAny>) -> PyResult<Target> {
+    match given.extract::<String>() {
+        Ok(text) => Target::parse(&text).map_err(|error| exception(given.py(), &error)),
+        Err(_) => Ok(Target::Directory(given.extract()?)),
+    }
+}
+
 /// The names of columns that an argument gives: one, or several.
 fn columns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
     let Some(given) = given else {
@@ -245,6 +254,15 @@ impl PyWard {
                 |connection| connection.clone().unbind(),
             ),
         })
+    }
+
+    /// The connection that is meant: that one, or its own.
+    pub(super) fn chosen<'py>(
+        &self,
+        py: Python<'py>,
+        connection: Option<&Bound<'py, PyAny>>,
+    ) -> Bound<'py, PyAny> {
+        connection.map_or_else(|| self.con.bind(py).clone(), Bound::clone)
     }
 
     /// DuckDB's own parse: the statements and their kinds.
@@ -481,7 +499,7 @@ impl PyWard {
         let mut changed = Vec::new();
         for side in given {
             if let Ok(done) = side.cast::<PyPartitioning>() {
-                changed.extend(done.get().changed(py)?);
+                changed.extend(done.get().unreadable(&mut asking)?);
             }
         }
         if !changed.is_empty() {
@@ -573,13 +591,41 @@ impl PyWard {
         }
     }
 
-    /// Cuts the plan's source into a directory of Parquet files, proves them, and puts them in their place.
+    /// Cuts the plan's source into a directory of Parquet files or into tables, proves them, and puts them in their place.
     #[pyo3(signature = (plan, into, *, replace=false, connection=None))]
     fn partition(
         slf: &Bound<'_, Self>,
         plan: &Bound<'_, PyPlan>,
-        into: PathBuf,
+        into: &Bound<'_, PyAny>,
         replace: bool,
+        connection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyPartitioning> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let plan = &plan.get().plan;
+        let mut asking = Asking {
+            ward: slf.clone(),
+            connection: connection.cloned(),
+        };
+        let done = match target(into)? {
+            Target::Tables(template) => tables::partition(&mut asking, plan, &template, replace),
+            Target::Directory(path) => {
+                let core = &slf.get().core;
+                let room = py.detach(|| core.status()).budget;
+                partition(&mut asking, plan, &path, replace, room)
+            }
+        };
+        match done {
+            Ok(done) => Ok(PyPartitioning::of(done, &asking)),
+            Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// An earlier partitioning, by what it was cut into.
+    #[pyo3(signature = (into, *, connection=None))]
+    fn partitioning(
+        slf: &Bound<'_, Self>,
+        into: &Bound<'_, PyAny>,
         connection: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyPartitioning> {
         let py = slf.py();
@@ -588,10 +634,41 @@ impl PyWard {
             ward: slf.clone(),
             connection: connection.cloned(),
         };
-        let core = &slf.get().core;
-        let room = py.detach(|| core.status()).budget;
-        match partition(&mut asking, &plan.get().plan, &into, replace, room) {
-            Ok(done) => Ok(PyPartitioning::new(done)),
+        let found = match target(into)? {
+            Target::Tables(template) => tables::load(&mut asking, &template),
+            Target::Directory(path) => py.detach(|| lake::load(&path)).map_err(Stopped::from),
+        };
+        match found {
+            Ok(done) => Ok(PyPartitioning::of(done, &asking)),
+            Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// Cuts the tables of a partitioning anew, so that each has about `target_rows`.
+    #[pyo3(signature = (partitioning, *, target_rows, connection=None))]
+    fn rebalance<'py>(
+        slf: &Bound<'py, Self>,
+        partitioning: &Bound<'py, PyPartitioning>,
+        target_rows: u64,
+        connection: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyPartitioning>> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let done = &partitioning.get().done;
+        let mut asking = Asking {
+            ward: slf.clone(),
+            connection: connection.cloned(),
+        };
+        let changed = match &done.place {
+            Place::Tables(home) => tables::rebalance(&mut asking, home, &done.manifest, target_rows),
+            Place::Directory(_) => {
+                let message = "a directory is not balanced in place: make a new plan, and partition by it";
+                Err(Error::new(ErrorKind::Invalid, message).into())
+            }
+        };
+        match changed {
+            Ok(Some(done)) => Bound::new(py, PyPartitioning::of(done, &asking)),
+            Ok(None) => Ok(partitioning.clone()),
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }

@@ -4,6 +4,7 @@
 //! and by digests that do not depend on order; only a difference is looked for in others.
 
 mod compare;
+mod digest;
 mod pieces;
 mod sql;
 
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 use crate::units::shortened;
 
 pub use compare::{Options, compare};
+pub use digest::digest;
 pub use pieces::{Cut, PieceDigest, pieces};
 
 /// What is wrong.
@@ -51,6 +53,12 @@ pub enum FindingKind {
     ExtraFile,
     /// A file of a piece has another size, or other bytes.
     ChangedFile,
+    /// A table of a piece is not there.
+    MissingTable,
+    /// A table is there that could be one of a piece, and is none.
+    ExtraTable,
+    /// A table of a piece has other columns, or other rows.
+    ChangedTable,
 }
 
 /// A row as an example: the values of its columns as text, NULL as none, in the order of the columns.
@@ -140,6 +148,22 @@ impl Validation {
         }
     }
 
+    /// The first findings in one line.
+    pub fn in_short(&self) -> String {
+        let found: Vec<&str> = self
+            .findings
+            .iter()
+            .map(|finding| finding.message.as_str())
+            .collect();
+        let more = found.len().saturating_sub(TOLD);
+        let first = found[..found.len() - more].join("; ");
+        if more > 0 {
+            format!("{first}; and {more} more")
+        } else {
+            first
+        }
+    }
+
     /// Name and value of every line that people read.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let verdict = if self.ok {
@@ -181,6 +205,8 @@ fn counted(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Findings that one line tells.
+const TOLD: usize = 6;
 /// Examples that the text shows; the data has all of them.
 const SHOWN: usize = 3;
 /// Characters of a value that the text shows.

@@ -247,6 +247,8 @@ impl Partitioning {
             ("pieces", manifest.pieces.len().to_string()),
         ];
         match &self.place {
+            // A piece is a table.
+            Place::Tables(_) => {}
             Place::Directory(_) => lines.push((
                 "files",
                 format!(
@@ -267,8 +269,8 @@ impl Partitioning {
             ),
         ));
         // One that was read from its place has not been compared now.
-        if self.validation.is_some() {
-            let source = shortened(&manifest.plan.source, CONDITION);
+        if let Some(validation) = &self.validation {
+            let source = shortened(&validation.left, CONDITION);
             lines.push((
                 "validated",
                 format!("every row of {source} is there once, by counts and digests of each piece"),
