@@ -145,7 +145,7 @@ def test_types_that_no_table_has(con: Any, ward: duckward.Ward) -> None:
 
 def test_random_tables_and_plans(con: Any, ward: duckward.Ward) -> None:
     chance = random.Random(5)
-    for _ in range(24):
+    for _ in range(10):
         count, values = chance.choice([1, 50, 3000]), chance.choice([2, 7, 300])
         con.execute(
             f'CREATE OR REPLACE TABLE t AS SELECT range % {values} AS "k/ \'k", range AS id, '
