@@ -102,11 +102,11 @@ fn committed<E: From<Error>, T>(
         );
         return Err(Error::new(ErrorKind::State, message).into());
     }
-    ask.ask("BEGIN TRANSACTION")?;
-    let done = work(ask).and_then(|done| {
-        ask.ask("COMMIT")?;
-        Ok(done)
-    });
+    // Whatever fails, also a Ctrl-C that arrives with the answer to BEGIN: nothing stays open.
+    let done = ask
+        .ask("BEGIN TRANSACTION")
+        .and_then(|_| work(ask))
+        .and_then(|done| ask.ask("COMMIT").map(|_| done));
     if done.is_err() {
         ask.take_back("ROLLBACK");
     }
