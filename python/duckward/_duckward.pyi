@@ -15,6 +15,7 @@ import numpy
 import pandas
 import polars
 import pyarrow as pa
+from typing_extensions import NotRequired
 
 __all__ = [
     "Answer",
@@ -285,11 +286,14 @@ class _WrittenPiece(TypedDict):
     rows: int
     # 128 bits over its rows, whatever their order; the same in the source when it was written.
     digest: str
-    files: list[_PieceFile]
+    # Of a directory.
+    files: NotRequired[list[_PieceFile]]
+    # Of tables.
+    table: NotRequired[str]
 
 @type_check_only
 class _ManifestDict(TypedDict):
-    """What `_duckward.json` says of the directory it is in."""
+    """What `_duckward.json` says of the directory it is in, or `duckward_partitionings` of tables."""
 
     version: int
     plan: _PlanDict
@@ -661,7 +665,8 @@ class Ward:
         worker_memory: str | int | float | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Partitioning:
-        """Cuts the plan's source into a directory of Parquet files, proved before they are put there.
+        """Cuts the plan's source into a directory of Parquet files, or into tables, proved before they are
+        put there.
 
         The files are written beside the directory, in one scan of the source; read back, and compared with
         it by rows and digests of each piece; then put in its place by one rename. So there is the old state
@@ -673,10 +678,22 @@ class Ward:
         that is open sees one state of its tables; without one, a source that changes meanwhile is found out
         and nothing is published.
 
+        A text with `{piece}` in it is for tables: `events_{piece}`, `archive.events_{piece}`,
+        `other.main.events_{piece}`; a schema that is not there is made. All is done in one transaction: the
+        source is scanned once into a temporary table, each piece with rows gets a table, those are compared
+        with the source and committed. Who reads meanwhile sees the old state. Columns keep their names and
+        types; constraints, defaults and indexes are not copied. In a table's name what is no letter, digit
+        or underscore is an underscore; where two would have one name, without regard to case, or it would be
+        long, it ends with a hash. The table `duckward_partitionings` in the same schema keeps what was made,
+        for `partitioning()`.
+
         Args:
             plan: from `plan()`. Rows that came after it are in pieces, too.
-            into: the directory; it must not be there, or be empty.
-            replace: also an earlier partitioning may be there. Nothing else is ever replaced.
+            into: the directory; it must not be there, or be empty. Or the template of tables' names; none of
+                them may be there.
+            replace: also an earlier partitioning may be there, of that template if it is of tables. Nothing
+                else is ever replaced; what was changed in its tables since is gone then. The source may be
+                what is replaced.
             sort: columns to sort the rows of each piece by; it is written as one file then. That takes
                 longer, and makes files smaller and quicker to search.
             batch_rows: rows of a share; otherwise 10 million, or more where there are many pieces, of each
@@ -693,12 +710,60 @@ class Ward:
 
         Raises:
             duckdb.Error: the source is not there or cannot be read or written: DuckDB's exception, unchanged.
-            InvalidInputError: the plan is for another form of the source, the directory will not do, or
-                Parquet would round a column.
-            StateError: another process writes this directory.
+            InvalidInputError: the plan is for another form of the source, the directory or the template will
+                not do, there are no rows for tables, the database is read-only, or Parquet would round a
+                column.
+            StateError: another process writes this directory; for tables, a transaction is open.
             DiskError: the file system refuses.
             TransactionError: what was written is not what the source has; it was removed.
             OutOfMemoryError, TimeoutError, CancelledError, ConnectionError, CorruptionError: as of `sql()`.
+        """
+
+    def rebalance(
+        self,
+        partitioning: Partitioning,
+        *,
+        target_rows: int,
+        connection: duckdb.DuckDBPyConnection | None = None,
+    ) -> Partitioning:
+        """Cuts the tables of a partitioning anew, so that each has about `target_rows`.
+
+        A piece of more than twice as many rows is split where its rows are; neighbours of which one has less
+        than half are put together, to no more than one and a half. By hash there are more pieces, or fewer.
+        One value is never split, and NULL stays a piece of its own. It is what the tables have now that is
+        cut, rows that were put into them since included, with all that `partition(replace=True)` promises;
+        all of them are written anew.
+
+        Args:
+            partitioning: of tables, by range, time or hash of one column.
+            target_rows: rows of a piece.
+            connection: another connection to the same database; otherwise the ward's.
+
+        Returns:
+            The new one; where nothing is to be changed, the one that was given.
+
+        Raises:
+            InvalidInputError: it is a directory, or cut by value, row number or several columns; its tables
+                are missing or have other columns; another one took its place; that makes too many pieces.
+            StateError: a transaction is open.
+            OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
+                CorruptionError: as of `sql()`.
+        """
+
+    def partitioning(
+        self, into: str | PathLike[str], *, connection: duckdb.DuckDBPyConnection | None = None
+    ) -> Partitioning:
+        """An earlier partitioning, by what it was cut into: the template of tables' names, or a directory.
+
+        Args:
+            into: as `partition()` takes it, or the `path` of what it gave.
+            connection: another connection to the same database; otherwise the ward's.
+
+        Raises:
+            InvalidInputError: there is none, or what is kept of it was edited.
+            DiskError: the directory cannot be read.
+            OutOfMemoryError, TimeoutError, CancelledError, TransactionError, ConnectionError,
+                CorruptionError: as of `sql()`.
         """
 
     def cursor(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
@@ -884,6 +949,9 @@ class _Finding(TypedDict):
         "missing_file",
         "extra_file",
         "changed_file",
+        "missing_table",
+        "extra_table",
+        "changed_table",
     ]
     column: str | None
     piece: str | None
@@ -1024,12 +1092,13 @@ class Deduplication:
 
 @final
 class Partitioning:
-    """A table in pieces, on disk. `str()` gives lines for people; a notebook shows a table. `len()` counts
-    pieces. `ward.validate(source, partitioning)` compares it again, whenever that is wanted."""
+    """A table in pieces, as files or as tables. `str()` gives lines for people; a notebook shows a table.
+    `len()` counts pieces. `ward.validate(source, partitioning)` compares it again, whenever that is
+    wanted."""
 
     @property
     def path(self) -> str:
-        """The directory."""
+        """The directory; of tables their template, with database and schema."""
 
     @property
     def plan(self) -> Plan:
@@ -1041,7 +1110,7 @@ class Partitioning:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all files."""
+        """Bytes of all files; 0 of tables."""
 
     @property
     def pieces(self) -> list[_WrittenPiece]:
@@ -1053,7 +1122,7 @@ class Partitioning:
 
     @property
     def validation(self) -> Validation | None:
-        """The files against the source, when they were written; None of one that was loaded."""
+        """The pieces against the source, when they were written; None of one that was loaded."""
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
@@ -1074,11 +1143,17 @@ class Partitioning:
         """
 
     def check(self) -> list[_Finding]:
-        """Whether the files are still those that were written, by size and SHA-256: what is missing, added or
-        changed, and in which piece. Neither the source nor DuckDB is needed.
+        """Whether the pieces are still those that were written: what is missing, added or changed, and in
+        which piece. The source is not needed. Files by size and SHA-256, without DuckDB; tables by their
+        columns, rows and digests, on the connection that they were made or found with. A table whose name
+        the template could have made, and that is of no partitioning, is added.
 
         Raises:
-            DiskError: they cannot be read.
+            DiskError: the files cannot be read.
+            StateError: the tables have the columns and as many rows as they should, but another version of
+                DuckDB made the digests.
+            OutOfMemoryError, TimeoutError, CancelledError, TransactionError, ConnectionError,
+                CorruptionError: as of `sql()`, for tables.
         """
 
     @property

@@ -1,6 +1,6 @@
 """The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it,
-`profile` the columns of a table, `partition` it into files, `validate` that two have the same rows, show the
-guard's `status`, or see the `demo`.
+`profile` the columns of a table, `partition` it into files or tables, `validate` that two have the same
+rows, show the guard's `status`, or see the `demo`.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
 connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 4 two sources differ, 130 cancelled.
@@ -651,7 +651,7 @@ def profile(options: argparse.Namespace) -> int:
 
 
 def partition(options: argparse.Namespace) -> int:
-    """`duckward partition`: cuts a table into a directory of Parquet files, or shows how it would."""
+    """`duckward partition`: cuts a table into files or tables, or shows how it would."""
     with (
         connected(options.database, options.read_only) as con,
         duckward.guard(con, **guard_arguments(options)) as ward,
@@ -870,10 +870,14 @@ def parser() -> argparse.ArgumentParser:
         "partition",
         parents=[guard, where],
         epilog=epilog,
-        help="cut a table into a directory of Parquet files; without --into, show the plan",
+        help="cut a table into a directory of Parquet files or into tables; without --into, show the plan",
     )
     cut.add_argument("source", metavar="SOURCE", help="a table, the path or pattern of files, or a query")
-    cut.add_argument("--into", metavar="DIR", help="the directory; it must not be there, or be empty")
+    cut.add_argument(
+        "--into",
+        metavar="PLACE",
+        help="a directory that is not there or empty, or tables, such as 'events_{piece}'",
+    )
     cut.add_argument("--replace", action="store_true", help="also an earlier partitioning may be there")
     cut.add_argument(
         "--sort", action="append", metavar="COLUMN", help="sort each piece by it (give it again for more)"

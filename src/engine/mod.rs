@@ -105,6 +105,11 @@ pub trait Ask<E> {
     /// # Errors
     /// Where the user ends the wait.
     fn pause(&mut self, time: Duration) -> std::result::Result<(), E>;
+
+    /// Runs a statement that takes something back after another one failed. What it has to say is not told.
+    fn take_back(&mut self, sql: &str) {
+        let _ = self.ask(sql);
+    }
 }
 
 /// An attempt at a statement that failed.

@@ -255,6 +255,16 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// A path as a pattern of files that only that path fits: a bracket or a star in it is none.
+pub fn plain_pattern(path: &str) -> String {
+    path.chars()
+        .map(|letter| match letter {
+            '*' | '?' | '[' => format!("[{letter}]"),
+            letter => letter.to_string(),
+        })
+        .collect()
+}
+
 /// `name` as a name of SQL.
 pub fn quoted_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -2,7 +2,7 @@
 
 use crate::engine::Ask;
 use crate::engine::source::Source;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 
 /// So many columns an error names at most.
 const NAMED: usize = 100;
@@ -102,6 +102,32 @@ impl Column {
 pub fn columns<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<Column>, E> {
     let rows = ask.ask(&format!("DESCRIBE SELECT * FROM {relation}"))?;
     Ok(rows.into_iter().filter_map(Column::read).collect())
+}
+
+/// Name and type of each.
+pub(super) fn named(columns: Vec<Column>) -> Vec<(String, String)> {
+    columns
+        .into_iter()
+        .map(|column| (column.name, column.type_name))
+        .collect()
+}
+
+/// Refuses a source that has columns by whose names rows are told apart while they are written.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the first of them.
+pub(super) fn check_names(source: &Source, columns: &[Column]) -> Result<()> {
+    let ours = |column: &&Column| column.name.to_ascii_lowercase().starts_with("duckward_");
+    let Some(column) = columns.iter().find(ours) else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "{} has a column {}, and names that begin with duckward_ tell pieces apart; rename it in a query",
+            source.name, column.name
+        ),
+    ))
 }
 
 /// The error of a column that `source` does not have; `setting` is what named it.

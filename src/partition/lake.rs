@@ -11,25 +11,26 @@ mod share;
 mod staging;
 mod writing;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub(super) use manifest::hexadecimal;
 pub use manifest::{FileOnDisk, Manifest, Part};
 
-use serde::Serialize;
-
-use super::column::{Column, columns, unknown};
+use super::column::{check_names, columns, named, unknown};
+use super::done::{Partitioning, Place};
 use super::plan::{MOST, Plan};
 use crate::engine::source::Source;
-use crate::engine::text::quoted;
+use crate::engine::text::{plain_pattern, quoted};
 use crate::engine::{Ask, Reason};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::units::Bytes;
-use crate::validate::{Finding, Validation};
+use crate::validate::Finding;
 use staging::{Staging, broken};
 use writing::Run;
 
 /// Memory that each piece takes while it is written, at least: DuckDB buffers its rows.
 const EACH: Bytes = Bytes(32 << 10);
+
 /// What writing may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -50,62 +51,32 @@ impl Room {
     }
 }
 
-/// What became of a partitioning: where it is, what is in it, and the proof.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Partitioning {
-    /// The directory.
-    pub path: PathBuf,
-    /// What is in it, as its manifest says.
-    pub manifest: Manifest,
-    /// The files against the source, when they were written; none of one that was read.
-    pub validation: Option<Validation>,
-    /// What failed while it was written, and what was tried then.
-    pub attempts: Vec<Attempt>,
-    /// Shares of the source that a process before this one had written.
-    pub resumed: usize,
+/// What is in a directory that was partitioned.
+///
+/// # Errors
+/// [`Disk`](crate::ErrorKind::Disk) where it cannot be read; [`Invalid`](crate::ErrorKind::Invalid) where it is none, or its manifest was edited.
+pub fn load(path: &Path) -> Result<Partitioning> {
+    let path = std::path::absolute(path).map_err(|error| broken("finding", path, &error))?;
+    Ok(Partitioning {
+        manifest: check::read(&path)?,
+        place: Place::Directory(path),
+        validation: None,
+        attempts: Vec::new(),
+        resumed: 0,
+    })
 }
 
-/// An attempt to write a share of the source that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Attempt {
-    /// The share, from 0.
-    pub share: usize,
-    /// The attempt at it, from 1.
-    pub attempt: u32,
-    /// Why it failed.
-    pub error: String,
-    /// What was tried next.
-    pub response: &'static str,
+/// Whether the files in a directory are still those that were written: what is missing, added or changed.
+///
+/// # Errors
+/// [`Disk`](crate::ErrorKind::Disk) where they cannot be read.
+pub fn check(path: &Path, manifest: &Manifest) -> Result<Vec<Finding>> {
+    check::files(path, manifest)
 }
 
-impl Partitioning {
-    /// Reads what is in a directory that was partitioned.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Disk`] where it cannot be read; [`ErrorKind::Invalid`] where it is none, or its manifest was edited.
-    pub fn load(path: &Path) -> Result<Self> {
-        let path = std::path::absolute(path).map_err(|error| broken("finding", path, &error))?;
-        Ok(Partitioning {
-            manifest: check::read(&path)?,
-            path,
-            validation: None,
-            attempts: Vec::new(),
-            resumed: 0,
-        })
-    }
-
-    /// Whether the files are still those that were written: what is missing, added or changed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Disk`] where they cannot be read.
-    pub fn check(&self) -> Result<Vec<Finding>> {
-        check::files(&self.path, &self.manifest)
-    }
-
-    /// The rows of all pieces, as a query.
-    pub fn query(&self) -> String {
-        format!("SELECT * FROM {}", files(&self.path, "**/*.parquet"))
-    }
+/// The rows of all pieces in a directory, as a query.
+pub(super) fn query(path: &Path) -> String {
+    format!("SELECT * FROM {}", files(path, "**/*.parquet"))
 }
 
 /// How a partitioning is made.
@@ -133,8 +104,8 @@ pub struct Progress {
 /// taken for it; `watch` is told what is written.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for a target or a source that will not do; [`ErrorKind::Disk`] for what the file system refuses;
-/// [`ErrorKind::Transaction`] where what was written is not what the source has; those of whoever answers. The target is as
+/// [`Invalid`](crate::ErrorKind::Invalid) for a target or a source that will not do; [`Disk`](crate::ErrorKind::Disk) for what the file system refuses;
+/// [`Transaction`](crate::ErrorKind::Transaction) where what was written is not what the source has; those of whoever answers. The target is as
 /// it was then.
 pub fn partition<E: From<Error> + Reason>(
     ask: &mut dyn Ask<E>,
@@ -150,16 +121,9 @@ pub fn partition<E: From<Error> + Reason>(
     if let Some(name) = options.sort.iter().find(|name| !names(name)) {
         return Err(unknown(&source, "sort", name, &found).into());
     }
+    check_names(&source, &found)?;
     let columns = named(found);
     plan.check_columns(&columns)?;
-    let ours = |name: &str| name.to_ascii_lowercase().starts_with("duckward_");
-    if let Some((name, _)) = columns.iter().find(|(name, _)| ours(name)) {
-        let message = format!(
-            "{} has a column {name}, and names that begin with duckward_ tell pieces apart; rename it in a query",
-            source.name
-        );
-        return Err(Error::new(ErrorKind::Invalid, message).into());
-    }
     if options.batch_rows == Some(0) {
         return Err(Error::invalid("batch_rows", "0", "give 1 or more").into());
     }
@@ -179,7 +143,7 @@ pub fn partition<E: From<Error> + Reason>(
     let path = run.staging.publish()?;
     validation.right = path.display().to_string();
     Ok(Partitioning {
-        path,
+        place: Place::Directory(path),
         manifest,
         validation: Some(validation),
         attempts: run.attempts,
@@ -192,13 +156,6 @@ fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<(String, Str
     Ok(named(columns(ask, relation)?))
 }
 
-fn named(columns: Vec<Column>) -> Vec<(String, String)> {
-    columns
-        .into_iter()
-        .map(|column| (column.name, column.type_name))
-        .collect()
-}
-
 /// The files in or below a directory as a relation.
 fn files(directory: &Path, below: &str) -> String {
     format!(
@@ -209,14 +166,8 @@ fn files(directory: &Path, below: &str) -> String {
 
 /// A pattern for files below a directory, as SQL. A bracket or a star in the directory's own name is none.
 fn pattern(directory: &Path, below: &str) -> String {
-    let fixed: String = directory
-        .display()
-        .to_string()
-        .chars()
-        .map(|letter| match letter {
-            '*' | '?' | '[' => format!("[{letter}]"),
-            letter => letter.to_string(),
-        })
-        .collect();
-    quoted(&format!("{fixed}/{below}"))
+    quoted(&format!(
+        "{}/{below}",
+        plain_pattern(&directory.display().to_string())
+    ))
 }

@@ -2,9 +2,12 @@
 //!
 //! Types and the text of statements are pure; whoever has a question hands in who answers it ([`Ask`](crate::engine::Ask)).
 
+pub mod balance;
 pub mod calendar;
 pub mod column;
+pub mod done;
 pub mod lake;
 mod pieces;
 pub mod plan;
 pub mod profile;
+pub mod tables;

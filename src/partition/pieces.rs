@@ -1,10 +1,13 @@
-//! The files of a partitioning as pieces that can be validated. Pure.
+//! The files or tables of a partitioning as pieces that can be validated. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::lake::Partitioning;
+use super::done::{Partitioning, Place};
+use super::lake::Part;
+use super::tables::union;
 use crate::engine::source::Source;
-use crate::engine::text::{quoted, quoted_name};
+use crate::engine::text::{plain_pattern, quoted, quoted_name};
 use crate::validate::{Layout, PIECE, Piece, PieceSet, Planned};
 
 impl Partitioning {
@@ -12,56 +15,53 @@ impl Partitioning {
     pub fn pieces(&self) -> PieceSet {
         let plan = &self.manifest.plan;
         let empty = self.empty();
-        let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for (name, path) in self.files() {
-            files.entry(name).or_default().push(read(&path));
-        }
+        let mut standing: BTreeMap<&str, String> = self
+            .manifest
+            .pieces
+            .iter()
+            .map(|part| (part.name.as_str(), self.relation(part)))
+            .collect();
         let pieces = plan
             .pieces
             .iter()
-            .map(|piece| {
-                let relation = match files.get(piece.name.as_str()) {
-                    None => empty.clone(),
-                    Some(files) => read_all(files),
-                };
-                Piece {
+            .map(|piece| Piece {
+                name: piece.name.clone(),
+                source: Source {
                     name: piece.name.clone(),
-                    source: Source {
-                        name: piece.name.clone(),
-                        relation,
-                    },
-                    condition: Some(piece.condition.clone()),
-                }
+                    relation: standing
+                        .remove(piece.name.as_str())
+                        .unwrap_or_else(|| empty.clone()),
+                },
+                condition: Some(piece.condition.clone()),
             })
             .collect();
         let cut_by = plan
             .cuts
             .iter()
             .map(|cut| (cut.column.clone(), cut.type_name.clone()));
-        let all: Vec<String> = files.into_values().flatten().collect();
         let planned = Planned {
-            rows: if all.is_empty() {
+            rows: if self.manifest.pieces.is_empty() {
                 empty.clone()
             } else {
-                read_all(&all)
+                format!("({})", self.query())
             },
             numbered: self.numbered(&empty),
             number: plan.number(),
             cut_by: cut_by.collect(),
         };
-        PieceSet::planned(self.path.display().to_string(), pieces, planned)
+        PieceSet::planned(self.place.to_string(), pieces, planned)
     }
 
-    /// The piece and the path of each file.
-    fn files(&self) -> impl Iterator<Item = (&str, String)> {
-        self.manifest.pieces.iter().flat_map(|part| {
-            part.files.iter().map(|file| {
-                (
-                    part.name.as_str(),
-                    self.path.join(&file.path).display().to_string(),
-                )
-            })
-        })
+    /// The rows of a piece.
+    fn relation(&self, part: &Part) -> String {
+        match (&self.place, &part.table) {
+            (Place::Directory(path), _) => {
+                let files: Vec<String> = part.files.iter().map(|file| read(path, &file.path)).collect();
+                format!("read_parquet([{}], hive_partitioning = false)", files.join(", "))
+            }
+            (Place::Tables(home), Some(table)) => home.table(table),
+            (Place::Tables(_), None) => self.empty(),
+        }
     }
 
     /// A relation of the same columns without rows.
@@ -75,28 +75,45 @@ impl Partitioning {
         format!("(SELECT {} WHERE false)", columns.join(", "))
     }
 
-    /// The rows of all files, each with the number of its piece, which is found by its file's path.
+    /// The rows of all pieces, each with the number of its piece: that of its table, or by the path of its file.
     fn numbered(&self, empty: &str) -> String {
-        let numbers: BTreeMap<&str, usize> = self
-            .manifest
-            .plan
+        let plan = &self.manifest.plan;
+        let numbers: BTreeMap<&str, usize> = plan
             .pieces
             .iter()
             .enumerate()
             .map(|(number, piece)| (piece.name.as_str(), number))
             .collect();
-        let (paths, places): (Vec<String>, Vec<String>) = self
-            .files()
-            .map(|(piece, path)| {
-                let number = numbers
-                    .get(piece)
-                    .map_or_else(|| "NULL".to_owned(), usize::to_string);
-                (read(&path), format!("({}, {number}::BIGINT)", quoted(&path)))
+        let number = |part: &Part| {
+            let number = numbers.get(part.name.as_str());
+            number.map_or_else(|| "NULL".to_owned(), usize::to_string)
+        };
+        let parts = &self.manifest.pieces;
+        let path = match &self.place {
+            _ if parts.is_empty() => return format!("(SELECT *, 0::BIGINT AS {PIECE} FROM {empty})"),
+            Place::Tables(_) => {
+                let tables: Vec<String> = parts
+                    .iter()
+                    .map(|part| {
+                        format!(
+                            "SELECT *, {}::BIGINT AS {PIECE} FROM {}",
+                            number(part),
+                            self.relation(part)
+                        )
+                    })
+                    .collect();
+                return format!("({})", union(&tables));
+            }
+            Place::Directory(path) => path,
+        };
+        let (paths, places): (Vec<String>, Vec<String>) = parts
+            .iter()
+            .flat_map(|part| part.files.iter().map(move |file| (part, &file.path)))
+            .map(|(part, file)| {
+                let place = quoted(&path.join(file).display().to_string());
+                (read(path, file), format!("({place}, {}::BIGINT)", number(part)))
             })
             .unzip();
-        if paths.is_empty() {
-            return format!("(SELECT *, 0::BIGINT AS {PIECE} FROM {empty})");
-        }
         // A file that were not in the list would give NULL, which is no number, and not be left out.
         format!(
             "(SELECT duckward_rows.* EXCLUDE (duckward_file), {PIECE} FROM \
@@ -108,19 +125,7 @@ impl Partitioning {
     }
 }
 
-/// Files, as a relation.
-fn read_all(files: &[String]) -> String {
-    format!("read_parquet([{}], hive_partitioning = false)", files.join(", "))
-}
-
-/// A path as DuckDB reads it: a bracket or a star in it is none of a pattern.
-fn read(path: &str) -> String {
-    let fixed: String = path
-        .chars()
-        .map(|letter| match letter {
-            '*' | '?' | '[' => format!("[{letter}]"),
-            letter => letter.to_string(),
-        })
-        .collect();
-    quoted(&fixed)
+/// The path of a file as DuckDB reads it: a bracket or a star in it is none of a pattern.
+fn read(directory: &Path, file: &str) -> String {
+    quoted(&plain_pattern(&directory.join(file).display().to_string()))
 }

@@ -7,11 +7,13 @@
 mod balanced;
 mod literal;
 mod planner;
+mod replan;
 mod rule;
 
 use serde::{Deserialize, Serialize};
 
 pub use planner::{Wish, plan};
+pub use replan::replan;
 pub use rule::{Cut, Rule};
 
 use crate::engine::source::Source;

@@ -7,14 +7,17 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use super::error::{exception, kind_of};
+use super::error::{engine_error, exception, kind_of};
 use super::ward::PyWard;
 use crate::clock::{Clock, SystemClock};
-use crate::engine::{Ask, Failed, Reason, Rows};
+use crate::engine::{Ask, Class, Failed, Reason, Rows};
 use crate::error::{Error, ErrorKind};
 
 /// How long a signal waits for a pause.
 const SLICE: Duration = Duration::from_millis(50);
+
+/// How often a statement that takes something back is tried.
+const TRIES: usize = 20;
 
 /// Why a question was not answered.
 pub(super) enum Stopped {
@@ -141,6 +144,19 @@ impl Ask<Stopped> for Asking<'_> {
             py.check_signals()?;
         }
         Ok(())
+    }
+
+    /// On the connection itself: it must not wait for its turn, and a ward that was closed meanwhile is no reason to leave a
+    /// transaction open. An interrupt that is sent again may hit it.
+    fn take_back(&mut self, sql: &str) {
+        let py = self.ward.py();
+        let con = self.ward.get().chosen(py, self.connection.as_ref());
+        for _ in 0..TRIES {
+            match con.call_method1(intern!(py, "execute"), (sql,)) {
+                Err(error) if engine_error(py, &error).class == Class::Interrupt => {}
+                _ => return,
+            }
+        }
     }
 }
 

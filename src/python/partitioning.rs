@@ -3,23 +3,82 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 
+use super::ask::Asking;
 use super::error::exception;
 use super::guard::to_python;
 use super::plan::PyPlan;
 use super::validation::PyValidation;
-use crate::partition::lake::Partitioning;
+use super::ward::PyWard;
+use crate::error::{Error, ErrorKind};
+use crate::partition::done::{Partitioning, Place};
+use crate::partition::lake;
 use crate::partition::plan::Balance;
+use crate::partition::tables;
+use crate::validate::Finding;
 
-/// A table in pieces, on disk. Made by `ward.partition(...)`.
+/// A table in pieces, as files or as tables. Made by `ward.partition(...)`.
 #[pyclass(frozen, module = "duckward", name = "Partitioning")]
 pub(super) struct PyPartitioning {
     pub(super) done: Partitioning,
+    /// Who can be asked for tables, and on which connection.
+    home: Option<(Py<PyWard>, Option<Py<PyAny>>)>,
 }
 
 impl PyPartitioning {
-    pub(super) fn new(done: Partitioning) -> Self {
-        PyPartitioning { done }
+    /// Of a directory, which nobody need be asked for.
+    fn new(done: Partitioning) -> Self {
+        PyPartitioning { done, home: None }
+    }
+
+    pub(super) fn of(done: Partitioning, asking: &Asking<'_>) -> Self {
+        let home = match &done.place {
+            Place::Directory(_) => None,
+            Place::Tables(_) => {
+                let connection = asking
+                    .connection
+                    .as_ref()
+                    .map(|connection| connection.clone().unbind());
+                Some((asking.ward.clone().unbind(), connection))
+            }
+        };
+        PyPartitioning { done, home }
+    }
+
+    /// What makes it impossible to read the pieces, or to read them rightly.
+    pub(super) fn unreadable(&self, asking: &mut Asking<'_>) -> PyResult<Vec<Finding>> {
+        let py = asking.ward.py();
+        match &self.done.place {
+            Place::Directory(_) => self.changed(py),
+            Place::Tables(home) => {
+                let found = tables::standing(asking, home, &self.done.manifest);
+                let mut found = found.map_err(|stopped| stopped.into_py(py))?;
+                found.retain(|finding| finding.piece.is_some());
+                Ok(found)
+            }
+        }
+    }
+
+    /// What is missing, added or changed of the pieces.
+    fn changed(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
+        let manifest = &self.done.manifest;
+        match (&self.done.place, &self.home) {
+            (Place::Tables(home), Some((ward, connection))) => {
+                let mut asking = Asking::new(
+                    ward.bind(py),
+                    connection.as_ref().map(|connection| connection.bind(py)),
+                );
+                tables::check(&mut asking, home, manifest).map_err(|stopped| stopped.into_py(py))
+            }
+            (Place::Directory(path), _) => py
+                .detach(|| lake::check(path, manifest))
+                .map_err(|error| exception(py, &error)),
+            (Place::Tables(_), None) => {
+                let error = Error::new(ErrorKind::Internal, "a partitioning into tables has no ward");
+                Err(exception(py, &error))
+            }
+        }
     }
 
     fn balance_of(&self) -> Balance {
@@ -34,10 +93,10 @@ impl PyPartitioning {
 
 #[pymethods]
 impl PyPartitioning {
-    /// The directory.
+    /// The directory; of tables their template, with database and schema.
     #[getter]
     fn path(&self) -> String {
-        self.done.path.display().to_string()
+        self.done.place.to_string()
     }
 
     /// The plan it was cut by.
@@ -52,13 +111,14 @@ impl PyPartitioning {
         self.done.manifest.rows()
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files; tables have none.
     #[getter]
     fn bytes(&self) -> u64 {
         self.file_bytes()
     }
 
-    /// The pieces that have rows, in order, as dictionaries: name, condition, rows, digest, files.
+    /// The pieces that have rows, in order, as dictionaries: name, condition, rows, digest, and files or
+    /// table.
     #[getter]
     fn pieces<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         to_python(py, &self.done.manifest.pieces)
@@ -70,7 +130,7 @@ impl PyPartitioning {
         to_python(py, &self.balance_of())
     }
 
-    /// The files against the source, when they were written; None of one that was loaded.
+    /// The pieces against the source, when they were written; None of one that was loaded.
     #[getter]
     fn validation(&self) -> Option<PyValidation> {
         self.done.validation.clone().map(PyValidation::new)
@@ -91,17 +151,14 @@ impl PyPartitioning {
     /// The partitioning that is in a directory.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| Partitioning::load(&path))
+        py.detach(|| lake::load(&path))
             .map(PyPartitioning::new)
             .map_err(|error| exception(py, &error))
     }
 
-    /// Whether the files are still those that were written: what is missing, added or changed, as dictionaries.
+    /// Whether the pieces are still those that were written: what is missing, added or changed, as dictionaries.
     fn check<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let findings = py
-            .detach(|| self.done.check())
-            .map_err(|error| exception(py, &error))?;
-        to_python(py, &findings)
+        to_python(py, &self.changed(py)?)
     }
 
     /// The rows of all pieces, as a query.
@@ -113,6 +170,15 @@ impl PyPartitioning {
     /// The manifest as plain Python data.
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         to_python(py, &self.done.manifest)
+    }
+
+    /// A callback of the ward's may hold this.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some((ward, connection)) = &self.home {
+            visit.call(ward)?;
+            visit.call(connection)?;
+        }
+        Ok(())
     }
 
     fn __len__(&self) -> usize {
@@ -128,7 +194,7 @@ impl PyPartitioning {
             "<duckward.Partitioning: {} rows in {} pieces in {}>",
             self.done.manifest.rows(),
             self.done.manifest.pieces.len(),
-            self.done.path.display()
+            self.done.place
         )
     }
 

@@ -1,6 +1,5 @@
 //! `Ward`: the guarded connection, as Python sees it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +10,7 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
-use super::ask::{Asking, Pool};
+use super::ask::{Asking, Pool, Stopped};
 use super::deduplication::PyDeduplication;
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
@@ -33,9 +32,11 @@ use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
-use crate::partition::lake::{Options, partition};
+use crate::partition::done::{Place, Target};
+use crate::partition::lake::{self, Options, partition};
 use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
+use crate::partition::tables;
 use crate::validate;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
@@ -159,6 +160,14 @@ fn hands(py: Python<'_>, workers: Option<usize>, executor: Option<&Bound<'_, PyA
     }
 }
 
+/// What `into=` names: tables by a template, which is a text, or a directory.
+fn target(given: &Bound<'_, PyAny>) -> PyResult<Target> {
+    match given.extract::<String>() {
+        Ok(text) => Target::parse(&text).map_err(|error| exception(given.py(), &error)),
+        Err(_) => Ok(Target::Directory(given.extract()?)),
+    }
+}
+
 /// The names of columns that an argument gives: one, or several.
 pub(super) fn columns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
     let Some(given) = given else {
@@ -261,6 +270,15 @@ impl PyWard {
                 |connection| connection.clone().unbind(),
             ),
         })
+    }
+
+    /// The connection that is meant: that one, or its own.
+    pub(super) fn chosen<'py>(
+        &self,
+        py: Python<'py>,
+        connection: Option<&Bound<'py, PyAny>>,
+    ) -> Bound<'py, PyAny> {
+        connection.map_or_else(|| self.con.bind(py).clone(), Bound::clone)
     }
 
     /// DuckDB's own parse: the statements and their kinds.
@@ -511,12 +529,12 @@ impl PyWard {
             references: validation::references(references)?,
             gaps: gaps.map(|column| validate::Gaps { column, every }),
         };
-        // Files that are not what they were cannot be read, or say something else: that comes first.
+        let mut asking = Asking::new(slf, connection);
+        // Pieces that are not what they were cannot be read, or say something else: that comes first.
         let mut changed = Vec::new();
         for side in given.into_iter().flatten() {
             if let Ok(done) = side.cast::<PyPartitioning>() {
-                let done = &done.get().done;
-                changed.extend(py.detach(|| done.check()).map_err(own)?);
+                changed.extend(done.get().unreadable(&mut asking)?);
             }
         }
         if !changed.is_empty() {
@@ -524,7 +542,6 @@ impl PyWard {
             let found = validate::Validation::not_compared(name, right.name(), changed);
             return Ok(PyValidation::new(found));
         }
-        let mut asking = Asking::new(slf, connection);
         match validate::check(&mut asking, left.as_ref(), &right, &checks) {
             Ok(validation) => Ok(PyValidation::new(validation)),
             Err(stopped) => Err(stopped.into_py(py)),
@@ -543,7 +560,7 @@ impl PyWard {
         let py = slf.py();
         slf.get().usable(py)?;
         if source.is_instance_of::<PyPartitioning>() {
-            let message = "the files of a partitioning are not changed; deduplicate its source, and partition that with \
+            let message = "the pieces of a partitioning are not changed; deduplicate its source, and partition that with \
                            replace=True";
             return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
         }
@@ -628,7 +645,7 @@ impl PyWard {
         }
     }
 
-    /// Cuts the plan's source into a directory of Parquet files, proves them, and puts them in their place.
+    /// Cuts the plan's source into a directory of Parquet files or into tables, proves them, and puts them in their place.
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of the Python function"
@@ -637,7 +654,7 @@ impl PyWard {
     fn partition(
         slf: &Bound<'_, Self>,
         plan: &Bound<'_, PyPlan>,
-        into: PathBuf,
+        into: &Bound<'_, PyAny>,
         replace: bool,
         sort: Option<&Bound<'_, PyAny>>,
         batch_rows: Option<u64>,
@@ -648,31 +665,96 @@ impl PyWard {
     ) -> PyResult<PyPartitioning> {
         let py = slf.py();
         slf.get().usable(py)?;
+        let plan = &plan.get().plan;
         let mut asking = Asking::new(slf, connection);
-        let core = &slf.get().core;
         let options = Options {
             replace,
             batch_rows,
             sort: columns("sort", sort)?,
         };
-        let plan = &plan.get().plan;
-        let (room, held) = py.detach(|| core.writing());
-        if executor.is_some() || workers.is_some() {
-            asking.pool = Some(Pool {
-                workers: hands(py, workers, executor)?,
-                executor: executor.cloned(),
-                memory: worker_memory.cloned(),
-                files: room.files,
-            });
-        }
-        let mut watch = |progress| py.detach(|| core.wrote(&into, progress));
-        let done = partition(&mut asking, &mut watch, plan, &into, &options, room);
-        py.detach(|| drop(held));
+        let done = match target(into)? {
+            Target::Tables(template) => {
+                let only = [
+                    ("sort", sort.is_some()),
+                    ("batch_rows", batch_rows.is_some()),
+                    ("workers", workers.is_some()),
+                    ("executor", executor.is_some()),
+                ];
+                if let Some((name, _)) = only.into_iter().find(|(_, given)| *given) {
+                    let accepted = "it is for directories; tables are written in one transaction";
+                    return Err(exception(py, &Error::invalid(name, "it", accepted)));
+                }
+                tables::partition(&mut asking, plan, &template, replace)
+            }
+            Target::Directory(path) => {
+                let core = &slf.get().core;
+                let (room, held) = py.detach(|| core.writing());
+                if executor.is_some() || workers.is_some() {
+                    asking.pool = Some(Pool {
+                        workers: hands(py, workers, executor)?,
+                        executor: executor.cloned(),
+                        memory: worker_memory.cloned(),
+                        files: room.files,
+                    });
+                }
+                let mut watch = |progress| py.detach(|| core.wrote(&path, progress));
+                let done = partition(&mut asking, &mut watch, plan, &path, &options, room);
+                py.detach(|| drop(held));
+                done
+            }
+        };
         match done {
             Ok(done) => {
+                let core = &slf.get().core;
                 py.detach(|| core.published(&done));
-                Ok(PyPartitioning::new(done))
+                Ok(PyPartitioning::of(done, &asking))
             }
+            Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// An earlier partitioning, by what it was cut into.
+    #[pyo3(signature = (into, *, connection=None))]
+    fn partitioning(
+        slf: &Bound<'_, Self>,
+        into: &Bound<'_, PyAny>,
+        connection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyPartitioning> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let mut asking = Asking::new(slf, connection);
+        let found = match target(into)? {
+            Target::Tables(template) => tables::load(&mut asking, &template),
+            Target::Directory(path) => py.detach(|| lake::load(&path)).map_err(Stopped::from),
+        };
+        match found {
+            Ok(done) => Ok(PyPartitioning::of(done, &asking)),
+            Err(stopped) => Err(stopped.into_py(py)),
+        }
+    }
+
+    /// Cuts the tables of a partitioning anew, so that each has about `target_rows`.
+    #[pyo3(signature = (partitioning, *, target_rows, connection=None))]
+    fn rebalance<'py>(
+        slf: &Bound<'py, Self>,
+        partitioning: &Bound<'py, PyPartitioning>,
+        target_rows: u64,
+        connection: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyPartitioning>> {
+        let py = slf.py();
+        slf.get().usable(py)?;
+        let done = &partitioning.get().done;
+        let mut asking = Asking::new(slf, connection);
+        let changed = match &done.place {
+            Place::Tables(home) => tables::rebalance(&mut asking, home, &done.manifest, target_rows),
+            Place::Directory(_) => {
+                let message = "a directory is not balanced in place: make a new plan, and partition by it";
+                Err(Error::new(ErrorKind::Invalid, message).into())
+            }
+        };
+        match changed {
+            Ok(Some(done)) => Bound::new(py, PyPartitioning::of(done, &asking)),
+            Ok(None) => Ok(partitioning.clone()),
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }

@@ -7,6 +7,7 @@
 mod check;
 mod compare;
 mod deduplicate;
+mod digest;
 mod gaps;
 mod keys;
 mod located;
@@ -25,6 +26,7 @@ use crate::units::shortened;
 pub use check::{Checks, check};
 pub use compare::{Options, compare};
 pub use deduplicate::{Deduplicated, Deduplication, deduplicate, forget, restore};
+pub use digest::digest;
 pub use gaps::Gaps;
 pub use keys::Overlap;
 pub use piece_set::{PIECE, Piece, PieceSet, Planned};
@@ -74,6 +76,12 @@ pub enum FindingKind {
     ExtraFile,
     /// A file of a piece has another size, or other bytes.
     ChangedFile,
+    /// A table of a piece is not there.
+    MissingTable,
+    /// A table is there that could be one of a piece, and is none.
+    ExtraTable,
+    /// A table of a piece has other columns, or other rows.
+    ChangedTable,
 }
 
 /// A row as an example: the values of its columns as text, NULL as none, in the order of the columns.
@@ -206,6 +214,22 @@ impl Validation {
         }
     }
 
+    /// The first findings in one line.
+    pub fn in_short(&self) -> String {
+        let found: Vec<&str> = self
+            .findings
+            .iter()
+            .map(|finding| finding.message.as_str())
+            .collect();
+        let more = found.len().saturating_sub(TOLD);
+        let first = found[..found.len() - more].join("; ");
+        if more > 0 {
+            format!("{first}; and {more} more")
+        } else {
+            first
+        }
+    }
+
     /// Name and value of every line that people read.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let is_alone = self.is_alone();
@@ -243,6 +267,8 @@ fn counted(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Findings that one line tells.
+const TOLD: usize = 6;
 /// Examples that the text shows; the data has all of them.
 const SHOWN: usize = 3;
 /// Characters of a value that the text shows.

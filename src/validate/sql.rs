@@ -94,24 +94,37 @@ pub(super) fn both_placed(
     )
 }
 
+/// One source alone as such a side, all of it in piece 0.
+pub(super) fn alone(source: &Source, columns: &[Shared]) -> String {
+    side(0, (source, "0::BIGINT AS p, "), columns, &|column| {
+        column.left.clone()
+    })
+}
+
 /// Both sides; each has something to read besides the columns.
 fn sides(left: (&Source, &str), right: (&Source, &str), columns: &[Shared]) -> String {
-    let side = |number: u8, (source, besides): (&Source, &str), name: &dyn Fn(&Shared) -> String| {
-        let list: Vec<String> = columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| column.read(&name(column), index))
-            .collect();
-        format!(
-            "SELECT {number}::UTINYINT AS s, {besides}{} FROM {} AS duckward_{number}",
-            list.join(", "),
-            source.relation
-        )
-    };
     format!(
         "{} UNION ALL {}",
-        side(0, left, &|column| column.left.clone()),
-        side(1, right, &|column| column.right.clone())
+        side(0, left, columns, &|column| column.left.clone()),
+        side(1, right, columns, &|column| column.right.clone())
+    )
+}
+
+fn side(
+    number: u8,
+    (source, besides): (&Source, &str),
+    columns: &[Shared],
+    name: &dyn Fn(&Shared) -> String,
+) -> String {
+    let list: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| column.read(&name(column), index))
+        .collect();
+    format!(
+        "SELECT {number}::UTINYINT AS s, {besides}{} FROM {} AS duckward_{number}",
+        list.join(", "),
+        source.relation
     )
 }
 

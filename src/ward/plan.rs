@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::report::{html_table, text_lines};
-use crate::partition::lake::Partitioning;
+use crate::partition::done::{Partitioning, Place};
 use crate::partition::plan::{Balance, Plan, Rule};
 use crate::partition::profile::shown;
 use crate::units::{Bytes, shortened};
@@ -242,31 +242,35 @@ impl Partitioning {
         let files = || manifest.pieces.iter().flat_map(|piece| &piece.files);
         let balance = Balance::of(manifest.pieces.iter().map(|piece| piece.rows));
         let mut lines = vec![
-            ("into", self.path.display().to_string()),
+            ("into", self.place.to_string()),
             ("rows", manifest.rows().to_string()),
             ("pieces", manifest.pieces.len().to_string()),
-            (
+        ];
+        match &self.place {
+            // A piece is a table.
+            Place::Tables(_) => {}
+            Place::Directory(_) => lines.push((
                 "files",
                 format!(
                     "{} of {}",
                     files().count(),
                     Bytes(files().map(|file| file.bytes).sum())
                 ),
+            )),
+        }
+        lines.push((
+            "balance",
+            format!(
+                "{}: {} to {} rows, variation {:.2}",
+                balance.verdict(),
+                balance.least,
+                balance.most,
+                balance.variation
             ),
-            (
-                "balance",
-                format!(
-                    "{}: {} to {} rows, variation {:.2}",
-                    balance.verdict(),
-                    balance.least,
-                    balance.most,
-                    balance.variation
-                ),
-            ),
-        ];
-        // One that was read from its directory has not been compared now.
-        if self.validation.is_some() {
-            let source = shortened(&manifest.plan.source, CONDITION);
+        ));
+        // One that was read from its place has not been compared now.
+        if let Some(validation) = &self.validation {
+            let source = shortened(&validation.left, CONDITION);
             lines.push((
                 "validated",
                 format!("every row of {source} is there once, by counts and digests of each piece"),

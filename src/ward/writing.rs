@@ -6,7 +6,8 @@ use std::path::Path;
 use super::Ward;
 use crate::event::What;
 use crate::guard::respond::HeldSettings;
-use crate::partition::lake::{Partitioning, Progress, Room};
+use crate::partition::done::Partitioning;
+use crate::partition::lake::{Progress, Room};
 
 /// DuckDB's limit of files that it writes at once.
 const SETTING: &str = "partitioned_write_max_open_files";
@@ -39,7 +40,7 @@ impl Ward {
     /// Tells that a partitioning is in its place.
     pub fn published(&self, done: &Partitioning) {
         self.guardian.bus().publish(What::PartitionPublished {
-            path: done.path.display().to_string(),
+            path: done.place.to_string(),
             pieces: done.manifest.pieces.len(),
             rows: done.manifest.rows(),
         });

@@ -580,6 +580,22 @@ def test_partition(tmp_path: pathlib.Path) -> None:
     assert same.returncode == cli.OK, same.stdout
 
 
+def test_partition_into_tables(tmp_path: pathlib.Path) -> None:
+    file = str(tmp_path / "t.duckdb")
+    with duckdb.connect(file) as con:
+        con.execute("CREATE TABLE t AS SELECT range AS id FROM range(1000)")
+    cut = ("partition", file, "t", "--by", "id", "--pieces", "4", "--into", "parts.t_{piece}")
+    done = run(*cut)
+    assert done.returncode == cli.OK, done.stderr
+    assert "parts.t_{piece}" in done.stdout
+    refused(run(*cut), cli.USAGE, "it is there already")
+    again = run(*cut, "--replace", "--json")
+    assert json.loads(again.stdout)["pieces"][3]["table"] == "t_3"
+    refused(run(*cut, "--replace", "--read-only"), cli.USAGE, "the database t is read-only")
+    with duckdb.connect(file) as con:
+        assert con.execute("SELECT count(*) FROM parts.t_3").fetchall() == [(250,)]
+
+
 def test_partition_of_what_cannot_be_cut() -> None:
     refused(run("partition", ":memory:", "nowhere", "--by", "x"), cli.FAILED, "Catalog Error", "nowhere")
     refused(run("partition", ":memory:", "select 1 as a", "--by", "b"), cli.USAGE, '"b"', "the columns a")

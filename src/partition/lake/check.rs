@@ -17,7 +17,7 @@ use crate::validate::{Finding, FindingKind};
 pub(super) fn read(directory: &Path) -> Result<Manifest> {
     let path = directory.join(FILE);
     match fs::read_to_string(&path) {
-        Ok(text) => Manifest::from_json(&text),
+        Ok(text) => Manifest::from_json(FILE, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message = format!(
                 "{} is no partitioning: it has no {FILE}; give a directory that partition() has written",

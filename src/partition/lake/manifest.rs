@@ -1,4 +1,4 @@
-//! What is in a directory of pieces, as it is kept there. Pure.
+//! What is in a directory of pieces, or in tables, as it is kept with them. Pure.
 
 use std::fmt::Write;
 
@@ -17,13 +17,13 @@ const DIGEST: &str = "two sums of DuckDB's hash over all rows";
 /// Bytes of a directory's name that come from a value.
 const LONGEST: usize = 150;
 
-/// What is in a directory of pieces.
+/// What the pieces are, in a directory or in tables.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     version: u32,
     /// How it was cut.
     pub plan: Plan,
-    /// The columns of the files: name and type.
+    /// The columns of the files or tables: name and type.
     pub columns: Vec<(String, String)>,
     /// The DuckDB that wrote it, and whose hash the pieces' digests are made of.
     pub duckdb: String,
@@ -42,11 +42,15 @@ pub struct Part {
     pub name: String,
     /// What its rows fulfil.
     pub condition: String,
-    /// Rows, counted in its files.
+    /// Rows, counted in what was written.
     pub rows: u64,
     /// 128 bits over its rows, as hexadecimal digits, whatever their order; the same in the source when it was written.
     pub digest: String,
-    /// Its files.
+    /// Its table, where the pieces are tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Its files, where they are files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileOnDisk>,
 }
 
@@ -62,7 +66,12 @@ pub struct FileOnDisk {
 }
 
 impl Manifest {
-    pub(super) fn new(plan: Plan, columns: Vec<(String, String)>, duckdb: String, pieces: Vec<Part>) -> Self {
+    pub(in crate::partition) fn new(
+        plan: Plan,
+        columns: Vec<(String, String)>,
+        duckdb: String,
+        pieces: Vec<Part>,
+    ) -> Self {
         Manifest {
             version: VERSION,
             plan,
@@ -75,7 +84,7 @@ impl Manifest {
     }
 
     /// The manifest as JSON, to be kept.
-    pub(super) fn seal(&mut self) -> String {
+    pub(in crate::partition) fn seal(&mut self) -> String {
         self.checksum = self.sum();
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
@@ -99,12 +108,12 @@ impl Manifest {
         self.pieces.iter().map(|piece| piece.rows).sum()
     }
 
-    /// Reads what is kept in a directory.
+    /// Reads what is kept; `name` is what people know it by.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when it is no manifest, or one of another version.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let no = |why: String| Error::new(ErrorKind::Invalid, format!("{FILE} is no manifest: {why}"));
+    pub fn from_json(name: &str, json: &str) -> Result<Self> {
+        let no = |why: String| Error::new(ErrorKind::Invalid, format!("{name} is no manifest: {why}"));
         let manifest: Manifest = serde_json::from_str(json).map_err(|error| no(error.to_string()))?;
         if manifest.version != VERSION {
             return Err(no(format!("it has version {}, not {VERSION}", manifest.version)));
@@ -161,7 +170,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// Bytes as hexadecimal digits.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(in crate::partition) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 use super::manifest::{self, Manifest, Part};
 use super::share::{ATTEMPTS, Journal, Response, Share, shares, shares_of_pieces, wait};
 use super::staging::{self, Staging, broken, move_piece};
-use super::{Attempt, Options, Progress, Room, described, files, pattern};
+use super::{Options, Progress, Room, described, files, pattern};
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
+use crate::partition::done::Attempt;
 use crate::partition::plan::Plan;
 use crate::validate::{self, PIECE, PieceDigest, Validation};
 
 /// The column that says in which piece's directory a row was found.
 const AT: &str = "duckward_at";
-/// Findings that an error tells.
-const TOLD: usize = 6;
 
 /// One partitioning on its way.
 pub(super) struct Run<'a, E> {
@@ -58,6 +57,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 condition: planned.condition.clone(),
                 rows: piece.rows,
                 digest: piece.digest,
+                table: None,
                 files: move_piece(&from, &self.staging, &manifest::directory(self.plan, number))?,
             });
         }
@@ -312,22 +312,11 @@ impl<E: From<Error> + Reason> Run<'_, E> {
         if validation.ok {
             return Ok((pieces, validation));
         }
-        let found: Vec<&str> = validation
-            .findings
-            .iter()
-            .map(|finding| finding.message.as_str())
-            .collect();
-        let more = found.len().saturating_sub(TOLD);
         let message = format!(
-            "what was written is not what {} has, and was removed: {}{}; the source changed meanwhile, or Parquet cannot \
+            "what was written is not what {} has, and was removed: {}; the source changed meanwhile, or Parquet cannot \
              keep its types",
             self.source.name,
-            found[..found.len() - more].join("; "),
-            if more > 0 {
-                format!("; and {more} more")
-            } else {
-                String::new()
-            }
+            validation.in_short()
         );
         Err(Error::new(ErrorKind::Transaction, message).into())
     }

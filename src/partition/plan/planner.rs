@@ -100,16 +100,16 @@ enum How {
 
 /// What is known of the source's size.
 #[derive(Clone, Copy, Debug)]
-struct Size {
+pub(super) struct Size {
     rows: u64,
     /// Bytes of a row in memory.
     width: f64,
 }
 
-struct Planner<'a, E> {
-    ask: &'a mut dyn Ask<E>,
-    source: &'a Source,
-    wish: &'a Wish,
+pub(super) struct Planner<'a, E> {
+    pub(super) ask: &'a mut dyn Ask<E>,
+    pub(super) source: &'a Source,
+    pub(super) wish: &'a Wish,
 }
 
 impl<E: From<Error>> Planner<'_, E> {
@@ -313,7 +313,7 @@ impl<E: From<Error>> Planner<'_, E> {
     }
 
     /// How many rows there are, and how wide.
-    fn rows(&mut self, columns: &[Column]) -> Result<Size, E> {
+    pub(super) fn rows(&mut self, columns: &[Column]) -> Result<Size, E> {
         let count = format!("SELECT count(*)::VARCHAR FROM {}", self.source.relation);
         let rows = one(self.ask.ask(&count)?)
             .and_then(|text| text.parse().ok())
@@ -383,27 +383,7 @@ impl<E: From<Error>> Planner<'_, E> {
 
     /// Bounds of ranges with about as many rows each, from a sample.
     fn range(&mut self, column: &Column, pieces: usize) -> Result<(Rule, Vec<Heavy>), E> {
-        let name = quoted_name(&column.name);
-        let sample = SAMPLE.max(pieces.saturating_mul(SAMPLE_PER_PIECE));
-        // Neighbours are put together until each is about as frequent as the others; frequent values stay alone.
-        let parts = PARTS.max(pieces.saturating_mul(PARTS_PER_PIECE));
-        let rows = self.ask.ask(&format!(
-            "SELECT {}, n::VARCHAR FROM (SELECT arg_min(k, below) AS k, sum(n) AS n, min(below) AS place FROM (SELECT *, \
-             below * {parts} // whole AS part, n * {parts} > whole AS alone FROM (SELECT k, n, sum(n) OVER () AS whole, \
-             sum(n) OVER (ORDER BY k ROWS UNBOUNDED PRECEDING) - n AS below FROM (SELECT k, count(*) AS n FROM \
-             (SELECT {name} AS k FROM {} WHERE {name} IS NOT NULL) AS q TABLESAMPLE reservoir({sample} ROWS) GROUP BY k))) \
-             GROUP BY part, alone) ORDER BY place",
-            printed("k", &column.type_name),
-            self.source.relation
-        ))?;
-        let mut values = Vec::new();
-        let mut counts = Vec::new();
-        for row in rows {
-            if let [Some(value), Some(count)] = row.as_slice() {
-                values.push(value.clone());
-                counts.push(count.parse().unwrap_or(0));
-            }
-        }
+        let (values, counts) = self.sampled(column, pieces)?;
         if values.is_empty() {
             return Err(all_null(column).into());
         }
@@ -430,6 +410,32 @@ impl<E: From<Error>> Planner<'_, E> {
             .map(|index| values[index].clone())
             .collect();
         Ok((Rule::Range { bounds }, found))
+    }
+
+    /// Values of a sample, ascending, and how often each is in it; of neighbours that are rare the first.
+    pub(super) fn sampled(&mut self, column: &Column, pieces: usize) -> Result<(Vec<String>, Vec<u64>), E> {
+        let name = quoted_name(&column.name);
+        let sample = SAMPLE.max(pieces.saturating_mul(SAMPLE_PER_PIECE));
+        // Neighbours are put together until each is about as frequent as the others; frequent values stay alone.
+        let parts = PARTS.max(pieces.saturating_mul(PARTS_PER_PIECE));
+        let rows = self.ask.ask(&format!(
+            "SELECT {}, n::VARCHAR FROM (SELECT arg_min(k, below) AS k, sum(n) AS n, min(below) AS place FROM (SELECT *, \
+             below * {parts} // whole AS part, n * {parts} > whole AS alone FROM (SELECT k, n, sum(n) OVER () AS whole, \
+             sum(n) OVER (ORDER BY k ROWS UNBOUNDED PRECEDING) - n AS below FROM (SELECT k, count(*) AS n FROM \
+             (SELECT {name} AS k FROM {} WHERE {name} IS NOT NULL) AS q TABLESAMPLE reservoir({sample} ROWS) GROUP BY k))) \
+             GROUP BY part, alone) ORDER BY place",
+            printed("k", &column.type_name),
+            self.source.relation
+        ))?;
+        let mut values = Vec::new();
+        let mut counts = Vec::new();
+        for row in rows {
+            if let [Some(value), Some(count)] = row.as_slice() {
+                values.push(value.clone());
+                counts.push(count.parse().unwrap_or(0));
+            }
+        }
+        Ok((values, counts))
     }
 
     /// The steps of the calendar from the first moment to the last.
@@ -542,7 +548,7 @@ impl<E: From<Error>> Planner<'_, E> {
     }
 
     /// Counts the rows of each piece, in one pass.
-    fn count(&mut self, plan: &mut Plan, size: Size) -> Result<(), E> {
+    pub(super) fn count(&mut self, plan: &mut Plan, size: Size) -> Result<(), E> {
         let keys: BTreeSet<String> = plan.cuts.iter().map(|cut| quoted_name(&cut.column)).collect();
         let keys: Vec<String> = keys.into_iter().collect();
         let keys = format!("(SELECT {} FROM {})", keys.join(", "), self.source.relation);
@@ -641,7 +647,7 @@ fn all_null(column: &Column) -> Error {
     cannot(column, "every value is NULL")
 }
 
-fn too_many(pieces: usize, most: usize, advice: &str) -> Error {
+pub(super) fn too_many(pieces: usize, most: usize, advice: &str) -> Error {
     Error::new(
         ErrorKind::Invalid,
         format!("that makes {pieces} pieces, and {most} are the most: {advice}"),
