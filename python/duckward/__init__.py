@@ -14,6 +14,7 @@ import atexit as _atexit
 from ._duckward import (
     Answer,
     Explanation,
+    Ingested,
     Partitioning,
     Plan,
     Plot,
@@ -50,6 +51,7 @@ __all__ = [
     "DiskError",
     "Error",
     "Explanation",
+    "Ingested",
     "InternalError",
     "InvalidInputError",
     "OutOfMemoryError",

@@ -4,6 +4,7 @@
 
 pub mod calendar;
 pub mod column;
+pub mod ingest;
 pub mod lake;
 pub mod plan;
 pub mod profile;

@@ -17,6 +17,7 @@ use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
+use super::ingest::{PyIngested, load};
 use super::partitioning::PyPartitioning;
 use super::plan::PyPlan;
 use super::profile::PyProfile;
@@ -32,10 +33,12 @@ use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
+use crate::partition::ingest::{Limit, Wish as LoadWish, default_bytes};
 use crate::partition::lake::partition;
 use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
 use crate::validate;
+use crate::units::Bytes;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
 /// The most examples of a finding.
@@ -128,6 +131,21 @@ fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
                 "give the name of a table, the path of files, or a query, as a text",
             ),
         )),
+    }
+}
+
+/// The size that an argument gives: a number of bytes, or a text.
+fn size(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    let read = match given.extract::<u64>() {
+        Ok(bytes) => Some(Bytes(bytes)),
+        Err(_) => given.extract::<String>().ok().and_then(|text| text.parse().ok()),
+    };
+    match read {
+        Some(bytes) => Ok(bytes),
+        None => {
+            let accepted = "give a size such as \"64MB\", or a number of bytes";
+            Err(exception(given.py(), &Error::invalid(name, given.repr()?, accepted)))
+        }
     }
 }
 
@@ -583,6 +601,46 @@ impl PyWard {
             Ok(done) => Ok(PyPartitioning::new(done)),
             Err(stopped) => Err(stopped.into_py(py)),
         }
+    }
+
+    /// Loads records into a table, in batches that are each committed whole with the load's position, so that it can go on after
+    /// any end.
+    #[pyo3(signature = (reader, table, *, batch_rows=1_000_000, batch_bytes=None, token=None, rejects=None, create=false))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn ingest(
+        slf: &Bound<'_, Self>,
+        reader: &Bound<'_, PyAny>,
+        table: String,
+        batch_rows: u64,
+        batch_bytes: Option<&Bound<'_, PyAny>>,
+        token: Option<String>,
+        rejects: Option<String>,
+        create: bool,
+    ) -> PyResult<PyIngested> {
+        let py = slf.py();
+        let this = slf.get();
+        this.usable(py)?;
+        let core = &this.core;
+        let bytes = match batch_bytes {
+            Some(given) => size("batch_bytes", given)?,
+            None => default_bytes(py.detach(|| core.status()).budget),
+        };
+        let wish = LoadWish {
+            table,
+            limit: Limit {
+                rows: batch_rows,
+                bytes: bytes.get(),
+            },
+            token,
+            rejects,
+            create,
+            retries: core.settings().retries,
+            backoff: core.settings().backoff,
+        };
+        let user = this.seat(py, None)?;
+        let own = this.cursor(py, None)?;
+        let seat = this.seat(py, Some(&own))?;
+        load(slf, &user, seat, reader, &wish)
     }
 
     /// The level now: "normal", "caution", "warning", "critical" or "emergency".
