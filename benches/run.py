@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 import bench
 import cost
+import ingest
 import latency
 import partition
 import pieces
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
     "pieces": pieces.pieces,
     "validate": validate.validate,
     "partition": partition.partition,
+    "ingest": ingest.ingest,
     "interrupt": latency.interrupt,
     "stop": latency.stop,
 }

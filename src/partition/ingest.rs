@@ -204,7 +204,13 @@ pub fn ingest<E: From<Error>>(load: &mut dyn Load<E>, wish: &Wish) -> Result<Ing
     let (rejects, makes_rejects) = rejects(load, wish, &name)?;
     let token = match &wish.token {
         Some(token) => token.clone(),
-        None => load.ask("SELECT uuid()::VARCHAR")?.into_iter().flatten().flatten().next().unwrap_or_default(),
+        None => load
+            .ask("SELECT uuid()::VARCHAR")?
+            .into_iter()
+            .flatten()
+            .flatten()
+            .next()
+            .unwrap_or_default(),
     };
     load.started(&token);
     let journal = Journal::new(&name.database, &token);
@@ -222,7 +228,11 @@ pub fn ingest<E: From<Error>>(load: &mut dyn Load<E>, wish: &Wish) -> Result<Ing
     }
     let mut statements = Statements {
         target: name.sql(),
-        table: if is_there { target::describe(load, &name)? } else { shape(load, &name)? },
+        table: if is_there {
+            target::describe(load, &name)?
+        } else {
+            shape(load, &name)?
+        },
         rejects,
         token,
     };
@@ -304,11 +314,17 @@ fn rejects<E: From<Error>>(
         return refused("it is the table that is loaded into; give another one");
     }
     if name.database != target.database {
-        return refused("it is in another database than the table, and a transaction writes to one; give one there");
+        return refused(
+            "it is in another database than the table, and a transaction writes to one; give one there",
+        );
     }
     if !missing {
         let columns = target::describe(load, &name)?.columns;
-        let has = |wanted: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(wanted));
+        let has = |wanted: &str| {
+            columns
+                .iter()
+                .any(|column| column.name.eq_ignore_ascii_case(wanted))
+        };
         if !["token", "source_row", "reason", "record"].into_iter().all(has) {
             return refused(
                 "it lacks some of the columns token, source_row, reason, record; give the name of a table that is not there yet, \
@@ -322,7 +338,10 @@ fn rejects<E: From<Error>>(
 /// What a table is to be like that is made for a source.
 fn shape<E: From<Error>>(load: &mut dyn Load<E>, name: &Name) -> Result<Table, E> {
     let found: Vec<(String, String)> = match load.shape()? {
-        Some(kinds) => kinds.into_iter().map(|(name, kinds)| (name, sql::type_of(&kinds).to_owned())).collect(),
+        Some(kinds) => kinds
+            .into_iter()
+            .map(|(name, kinds)| (name, sql::type_of(&kinds).to_owned()))
+            .collect(),
         None => load
             .ask(&format!("DESCRIBE SELECT * FROM {BATCH}"))?
             .into_iter()
@@ -343,7 +362,11 @@ fn shape<E: From<Error>>(load: &mut dyn Load<E>, name: &Name) -> Result<Table, E
     let columns = found.into_iter().map(|(name, type_name)| Column {
         name,
         // Of a column that is all NULL.
-        type_name: if type_name == "\"NULL\"" { "INTEGER".to_owned() } else { type_name },
+        type_name: if type_name == "\"NULL\"" {
+            "INTEGER".to_owned()
+        } else {
+            type_name
+        },
         default: None,
     });
     Ok(Table {
@@ -369,7 +392,10 @@ impl<E: From<Error>> Run<'_, E> {
     /// Passes over what is committed.
     fn skip(&mut self) -> Result<(), E> {
         let committed = self.state.position;
-        let passed = self.load.skip(committed).map_err(|error| self.failed_source(error))?;
+        let passed = self
+            .load
+            .skip(committed)
+            .map_err(|error| self.failed_source(error))?;
         if passed == committed {
             return Ok(());
         }
@@ -398,7 +424,8 @@ impl<E: From<Error>> Run<'_, E> {
             self.load.text(&error),
             self.how_far()
         );
-        self.load.because(Error::new(ErrorKind::Transaction, message), error)
+        self.load
+            .because(Error::new(ErrorKind::Transaction, message), error)
     }
 
     /// What is committed, and how to go on.
@@ -435,7 +462,8 @@ impl<E: From<Error>> Run<'_, E> {
     }
 
     fn run_all(&mut self, list: &[String]) -> Result<(), E> {
-        self.load.transact(&|done| Ok(list.get(done.len()).cloned()), true, true)
+        self.load
+            .transact(&|done| Ok(list.get(done.len()).cloned()), true, true)
     }
 
     /// Commits everything, beginning with what is in the buffer.
@@ -473,7 +501,9 @@ impl<E: From<Error>> Run<'_, E> {
                 Err(error) => error,
             };
             match self.load.fault(&error) {
-                Fault::Data if self.statements.rejects.is_none() => return Err(self.first_bad(&records, error)),
+                Fault::Data if self.statements.rejects.is_none() => {
+                    return Err(self.first_bad(&records, error));
+                }
                 Fault::Data => match method.next() {
                     Some(next) => method = next,
                     None if count == 1 => return self.reject(records, filled, &error).map(|()| 1),
@@ -504,7 +534,11 @@ impl<E: From<Error>> Run<'_, E> {
                 Ok(0)
             }
             Next::GiveUp => {
-                let message = format!("{what}. {}. DuckDB said: {}", self.how_far(), self.load.text(&error));
+                let message = format!(
+                    "{what}. {}. DuckDB said: {}",
+                    self.how_far(),
+                    self.load.text(&error)
+                );
                 Err(self.load.because(Error::new(kind, message), error))
             }
         }
@@ -523,7 +557,9 @@ impl<E: From<Error>> Run<'_, E> {
     /// Records of the buffer in one transaction.
     fn attempt(&mut self, records: &Range<u64>, filled: Filled, method: &mut Method) -> Result<(), E> {
         let first = self.state.position + 1;
-        let mut layout = self.load.offer(records.clone(), (*method != Method::Plain).then_some(first))?;
+        let mut layout = self
+            .load
+            .offer(records.clone(), (*method != Method::Plain).then_some(first))?;
         if layout.reasons && *method == Method::Plain {
             layout = self.load.offer(records.clone(), Some(first))?;
             if self.statements.rejects.is_none() {
@@ -531,7 +567,10 @@ impl<E: From<Error>> Run<'_, E> {
             }
             *method = Method::Judged;
         }
-        let (from, to) = (self.state.position, self.state.position + records.end - records.start);
+        let (from, to) = (
+            self.state.position,
+            self.state.position + records.end - records.start,
+        );
         let finished = filled.ended && records.end == filled.rows;
         self.method = *method;
         let (method, statements, journal) = (*method, self.statements, self.journal);
@@ -605,7 +644,12 @@ impl<E: From<Error>> Run<'_, E> {
             self.batches += 1;
             self.method = if rejected == 0 { Method::Plain } else { self.method };
             let batch = self.batches;
-            self.load.committed(Committed { batch, rows, rejected, position: to });
+            self.load.committed(Committed {
+                batch,
+                rows,
+                rejected,
+                position: to,
+            });
         }
         Ok(())
     }
@@ -615,10 +659,14 @@ impl<E: From<Error>> Run<'_, E> {
         let (mut good, mut bad, mut cause) = (0, records.end - records.start, error);
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
-            let tried = self.load.offer(records.start..records.start + middle, None).and_then(|layout| {
-                let sql = self.statements.plain(&layout);
-                self.load.transact(&|done| Ok(done.is_empty().then(|| sql.clone())), false, false)
-            });
+            let tried = self
+                .load
+                .offer(records.start..records.start + middle, None)
+                .and_then(|layout| {
+                    let sql = self.statements.plain(&layout);
+                    self.load
+                        .transact(&|done| Ok(done.is_empty().then(|| sql.clone())), false, false)
+                });
             match tried {
                 Ok(()) => good = middle,
                 Err(error) if self.load.fault(&error) == Fault::Data => (bad, cause) = (middle, error),
@@ -633,7 +681,11 @@ impl<E: From<Error>> Run<'_, E> {
     fn no_row(&mut self) -> Result<Error, E> {
         let rows = self.load.ask(&Statements::first_reason())?;
         let mut cells = rows.into_iter().flatten();
-        let row = cells.next().flatten().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let row = cells
+            .next()
+            .flatten()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default();
         Ok(self.bad_record(row, &cells.next().flatten().unwrap_or_default()))
     }
 
@@ -650,3 +702,6 @@ impl<E: From<Error>> Run<'_, E> {
 
 /// As [`Steps`], given also the statement that moves the journal by so many rows.
 type BatchSteps<'a> = &'a (dyn Fn(&[u64], &(dyn Fn(u64) -> String + Sync)) -> Result<Option<String>> + Sync);
+
+#[cfg(test)]
+mod tests;

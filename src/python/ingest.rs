@@ -104,14 +104,6 @@ impl PyIngested {
         to_python(py, &self.done)
     }
 
-    fn __len__(&self) -> usize {
-        usize::try_from(self.done.rows).unwrap_or(usize::MAX)
-    }
-
-    fn __bool__(&self) -> bool {
-        true
-    }
-
     fn __str__(&self) -> String {
         self.done.to_string()
     }
@@ -175,7 +167,11 @@ fn session(py: Python<'_>, user: &Seat, reader: &Bound<'_, PyAny>) -> PyResult<O
     }
     let con = user.con(py);
     let ask = |sql: &str| -> PyResult<Vec<Vec<String>>> {
-        let method = if refuses { intern!(py, "sql") } else { intern!(py, "execute") };
+        let method = if refuses {
+            intern!(py, "sql")
+        } else {
+            intern!(py, "execute")
+        };
         con.call_method1(method, (sql,))?
             .call_method0(intern!(py, "fetchall"))?
             .extract()
@@ -225,7 +221,10 @@ fn opened<'py>(reader: &Bound<'py, PyAny>, batch_rows: u64) -> PyResult<Bound<'p
 /// An exception in a line: its class, unless DuckDB says it in the text, and the text.
 fn in_a_line(py: Python<'_>, error: &PyErr) -> String {
     let text = error.value(py).to_string();
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default();
     match line.split_once(" Error: ") {
         // "Conversion Error: Could not ...": what kind it is the rest says.
         Some((kind, rest)) if !kind.contains(' ') => rest.to_owned(),
@@ -274,7 +273,10 @@ impl<'py> Loader<'py> {
                 taken.extend(0..names.len());
                 called = names;
             } else {
-                for (index, place) in matched(&names, &self.columns, &self.table)?.into_iter().enumerate() {
+                for (index, place) in matched(&names, &self.columns, &self.table)?
+                    .into_iter()
+                    .enumerate()
+                {
                     if let Some(place) = place {
                         taken.push(index);
                         called.push(column_name(place, Kind::Arrow));
@@ -296,7 +298,11 @@ impl<'py> Loader<'py> {
             return Ok(Some(rest));
         }
         let found = self.source.call_method0(intern!(self.py(), "read"))?;
-        if found.is_none() { Ok(None) } else { self.laid_out(&found).map(Some) }
+        if found.is_none() {
+            Ok(None)
+        } else {
+            self.laid_out(&found).map(Some)
+        }
     }
 
     /// Whether a chunk can be put behind what is in the buffer: not where its values have other types.
@@ -370,7 +376,10 @@ impl Load<Stopped> for Loader<'_> {
         let py = self.py();
         self.buffer.clear();
         // Nothing of the batch before is held while the next one comes.
-        let _ = self.seat.con(py).call_method1(intern!(py, "unregister"), (BATCH,));
+        let _ = self
+            .seat
+            .con(py)
+            .call_method1(intern!(py, "unregister"), (BATCH,));
         let (mut rows, mut bytes) = (0, 0);
         loop {
             let Some(chunk) = self.chunk()? else {
@@ -405,19 +414,26 @@ impl Load<Stopped> for Loader<'_> {
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "promote_options"), intern!(py, "default"))?;
         let mut table = pyarrow
-            .call_method(intern!(py, "concat_tables"), (PyList::new(py, &self.buffer)?,), Some(&keywords))?
+            .call_method(
+                intern!(py, "concat_tables"),
+                (PyList::new(py, &self.buffer)?,),
+                Some(&keywords),
+            )?
             .call_method1(intern!(py, "slice"), (records.start, records.end - records.start))?;
         if let Some(first) = first {
             let first = i64::try_from(first).unwrap_or(i64::MAX);
             let count = i64::try_from(records.end - records.start).unwrap_or(i64::MAX);
-            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first.saturating_add(count)));
+            let numbers: ArrayRef =
+                Arc::new(Int64Array::from_iter_values(first..first.saturating_add(count)));
             let batch = RecordBatch::try_from_iter([(ROW, numbers)])
                 .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
             let column = pyarrow_batch(py, &batch)?.call_method1(intern!(py, "column"), (0,))?;
             table = table.call_method1(intern!(py, "append_column"), (ROW, column))?;
         }
         let names: Vec<String> = table.getattr(intern!(py, "column_names"))?.extract()?;
-        self.seat.con(py).call_method1(intern!(py, "register"), (BATCH, table))?;
+        self.seat
+            .con(py)
+            .call_method1(intern!(py, "register"), (BATCH, table))?;
         Ok(Layout::read(names.iter().map(String::as_str)))
     }
 
@@ -481,7 +497,11 @@ impl Load<Stopped> for Loader<'_> {
                         .and_then(|duckdb| duckdb.getattr(name))
                         .is_ok_and(|class| error.is_instance(py, &class))
                 };
-                if is("DataError") || is("InvalidInputException") { Fault::Data } else { Fault::Other }
+                if is("DataError") || is("InvalidInputException") {
+                    Fault::Data
+                } else {
+                    Fault::Other
+                }
             }
             _ => Fault::Other,
         }
@@ -577,7 +597,11 @@ impl Host<u64> for Transaction<'_> {
     fn attempt(&mut self, _: Rung, _: Option<&str>) -> Result<u64, AttemptError> {
         Python::attach(|py| {
             let changed = self.body(py);
-            let end = if changed.is_ok() && self.commit { "COMMIT" } else { "ROLLBACK" };
+            let end = if changed.is_ok() && self.commit {
+                "COMMIT"
+            } else {
+                "ROLLBACK"
+            };
             if end == "COMMIT" {
                 let connection = &self.seat.slot.connection;
                 py.detach(|| {

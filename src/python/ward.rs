@@ -37,8 +37,8 @@ use crate::partition::ingest::{Limit, Wish as LoadWish, default_bytes};
 use crate::partition::lake::partition;
 use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
-use crate::validate;
 use crate::units::Bytes;
+use crate::validate;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
 /// The most examples of a finding.
@@ -144,7 +144,10 @@ fn size(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         Some(bytes) => Ok(bytes),
         None => {
             let accepted = "give a size such as \"64MB\", or a number of bytes";
-            Err(exception(given.py(), &Error::invalid(name, given.repr()?, accepted)))
+            Err(exception(
+                given.py(),
+                &Error::invalid(name, given.repr()?, accepted),
+            ))
         }
     }
 }
@@ -241,6 +244,20 @@ impl PyWard {
         cursors.retain(|slot| slot.con(py).is_some());
         cursors.push(Arc::clone(&slot));
         Ok(slot)
+    }
+
+    /// A new connection of our own to the same database, watched.
+    fn own(&self, py: Python<'_>) -> PyResult<Seat> {
+        let cursor = self.con.bind(py).call_method0(intern!(py, "cursor"))?;
+        let slot = Slot::new(&cursor)?;
+        self.core.add(&slot.connection);
+        let mut cursors = self.cursors.lock();
+        cursors.retain(|slot| slot.con(py).is_some());
+        cursors.push(Arc::clone(&slot));
+        Ok(Seat {
+            slot,
+            con: cursor.unbind(),
+        })
     }
 
     fn seat(&self, py: Python<'_>, connection: Option<&Bound<'_, PyAny>>) -> PyResult<Seat> {
@@ -638,9 +655,7 @@ impl PyWard {
             backoff: core.settings().backoff,
         };
         let user = this.seat(py, None)?;
-        let own = this.cursor(py, None)?;
-        let seat = this.seat(py, Some(&own))?;
-        load(slf, &user, seat, reader, &wish)
+        load(slf, &user, this.own(py)?, reader, &wish)
     }
 
     /// The level now: "normal", "caution", "warning", "critical" or "emergency".

@@ -36,11 +36,20 @@ impl Ingested {
         ];
         match &self.rejects {
             Some(rejects) => lines.push(("rejected", format!("{}, into {rejects}", self.rejected))),
-            None => lines.push(("rejected", "none: a bad record would have ended the load".to_owned())),
+            None => lines.push((
+                "rejected",
+                "none: a bad record would have ended the load".to_owned(),
+            )),
         }
         if let Some(position) = self.resumed_from {
-            lines.push(("resumed", format!("after {position} records that earlier calls had committed")));
-            lines.push(("all in all", format!("{} rows, {} rejected", self.total_rows, self.total_rejected)));
+            lines.push((
+                "resumed",
+                format!("after {position} records that earlier calls had committed"),
+            ));
+            lines.push((
+                "all in all",
+                format!("{} rows, {} rejected", self.total_rows, self.total_rejected),
+            ));
         }
         lines.push(("token", self.token.clone()));
         lines.push(("time", duration(self.seconds)));

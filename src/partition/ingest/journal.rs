@@ -70,7 +70,11 @@ impl Journal {
     }
 
     /// What is known of the load; none where it has not begun.
-    pub(super) fn read<E: From<Error>>(&self, ask: &mut dyn Ask<E>, database: &str) -> Result<Option<State>, E> {
+    pub(super) fn read<E: From<Error>>(
+        &self,
+        ask: &mut dyn Ask<E>,
+        database: &str,
+    ) -> Result<Option<State>, E> {
         let there = ask.ask(&format!(
             "SELECT 1 FROM duckdb_tables() WHERE database_name = {} AND schema_name = 'main' AND table_name = {}",
             quoted(database),
@@ -167,7 +171,10 @@ mod tests {
         let journal = Journal::new("a\"b", "it's");
         let sql = journal.advance(10, 30, 15, false);
         assert!(sql.contains("\"a\"\"b\".\"main\".\"duckward_ingests\""), "{sql}");
-        assert!(sql.contains("rejected = rejected + 5") && sql.contains("token = 'it''s' AND position = 10"), "{sql}");
+        assert!(
+            sql.contains("rejected = rejected + 5") && sql.contains("token = 'it''s' AND position = 10"),
+            "{sql}"
+        );
         assert!(journal.advance(10, 10, 0, true).contains("batches = batches + 0"));
         assert!(journal.check(1).is_ok());
         assert_eq!(journal.check(0).unwrap_err().kind(), ErrorKind::State);

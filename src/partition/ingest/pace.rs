@@ -227,7 +227,12 @@ mod tests {
         let found: Vec<_> = (0..4).map(|_| pace.conflict()).collect();
         assert_eq!(
             found,
-            [Next::Again(seconds(1)), Next::Again(seconds(2)), Next::Again(seconds(4)), Next::GiveUp]
+            [
+                Next::Again(seconds(1)),
+                Next::Again(seconds(2)),
+                Next::Again(seconds(4)),
+                Next::GiveUp
+            ]
         );
         pace.committed();
         assert_eq!(pace.conflict(), Next::Again(seconds(1)));

@@ -140,7 +140,10 @@ impl Layout {
                 layout.reasons = true;
             } else if let Some(place) = name.strip_prefix("duckward_has_") {
                 layout.present.extend(place.parse::<usize>());
-            } else if let Some((place, kind)) = name.strip_prefix("duckward_").and_then(|rest| rest.split_once('_')) {
+            } else if let Some((place, kind)) = name
+                .strip_prefix("duckward_")
+                .and_then(|rest| rest.split_once('_'))
+            {
                 let kind = Kind::ALL.into_iter().find(|one| one.name() == kind);
                 if let (Ok(place), Some(kind)) = (place.parse(), kind) {
                     layout.kinds.entry(place).or_default().push(kind);
@@ -176,7 +179,9 @@ impl Method {
 /// Whether a cast that fails inside of a value makes the part NULL, so that it must not be tried.
 fn has_parts(type_name: &str) -> bool {
     type_name.ends_with(']')
-        || ["STRUCT(", "MAP(", "UNION("].iter().any(|nested| type_name.starts_with(nested))
+        || ["STRUCT(", "MAP(", "UNION("]
+            .iter()
+            .any(|nested| type_name.starts_with(nested))
         || type_name == "VARIANT"
 }
 
@@ -217,7 +222,11 @@ impl Statements {
     fn cast(&self, place: usize, kind: Kind, tried: bool) -> String {
         let name = column_name(place, kind);
         let type_name = &self.table.columns[place].type_name;
-        let cast = if tried && !has_parts(type_name) { "TRY_CAST" } else { "CAST" };
+        let cast = if tried && !has_parts(type_name) {
+            "TRY_CAST"
+        } else {
+            "CAST"
+        };
         if kind == Kind::Json && type_name != "JSON" && type_name != "VARCHAR" {
             return format!("{cast}({name}::JSON AS {type_name})");
         }
@@ -228,7 +237,10 @@ impl Statements {
     fn value(&self, layout: &Layout, place: usize, tried: bool) -> String {
         let column = &self.table.columns[place];
         let Some(kinds) = layout.kinds.get(&place) else {
-            return column.default.clone().unwrap_or_else(|| format!("NULL::{}", column.type_name));
+            return column
+                .default
+                .clone()
+                .unwrap_or_else(|| format!("NULL::{}", column.type_name));
         };
         let casts: Vec<String> = kinds
             .iter()
@@ -245,7 +257,10 @@ impl Statements {
         };
         match &column.default {
             Some(default) if layout.present.contains(&place) => {
-                format!("CASE WHEN {} THEN {value} ELSE {default} END", presence_name(place))
+                format!(
+                    "CASE WHEN {} THEN {value} ELSE {default} END",
+                    presence_name(place)
+                )
             }
             _ => value,
         }
@@ -263,8 +278,11 @@ impl Statements {
 
     /// Inserts all records of a batch.
     pub fn plain(&self, layout: &Layout) -> String {
-        let values: Vec<String> =
-            layout.kinds.keys().map(|place| self.value(layout, *place, false)).collect();
+        let values: Vec<String> = layout
+            .kinds
+            .keys()
+            .map(|place| self.value(layout, *place, false))
+            .collect();
         format!(
             "INSERT INTO {} ({}) SELECT {} FROM {BATCH}",
             self.target,
@@ -308,7 +326,9 @@ impl Statements {
 
     /// The first record that cannot be a row at all.
     pub fn first_reason() -> String {
-        format!("SELECT {ROW}::VARCHAR, {REASON} FROM {BATCH} WHERE {REASON} IS NOT NULL ORDER BY {ROW} LIMIT 1")
+        format!(
+            "SELECT {ROW}::VARCHAR, {REASON} FROM {BATCH} WHERE {REASON} IS NOT NULL ORDER BY {ROW} LIMIT 1"
+        )
     }
 
     /// A record as JSON.
@@ -335,7 +355,11 @@ impl Statements {
             })
             .collect();
         let json = format!("json_object({})::VARCHAR", fields.join(", "));
-        if layout.reasons { format!("coalesce({RAW}, {json})") } else { json }
+        if layout.reasons {
+            format!("coalesce({RAW}, {json})")
+        } else {
+            json
+        }
     }
 
     /// The records with the rows that they would be, and in `duckward_why` why they cannot.
@@ -356,15 +380,30 @@ impl Statements {
         }
         why.extend(self.table.not_null.iter().map(|name| {
             let reason = format!("{name} is NULL, and must not be");
-            format!("CASE WHEN {} IS NULL THEN {} END", quoted_name(name), quoted(&reason))
+            format!(
+                "CASE WHEN {} IS NULL THEN {} END",
+                quoted_name(name),
+                quoted(&reason)
+            )
         }));
         why.extend(self.table.checks.iter().map(|check| {
             let reason = format!("the condition {check} is not met");
             format!("CASE WHEN NOT ({check}) THEN {} END", quoted(&reason))
         }));
-        let why = if why.is_empty() { "NULL::VARCHAR".to_owned() } else { format!("coalesce({}, NULL)", why.join(", ")) };
-        let judged = format!("SELECT *, {why} AS duckward_why FROM (SELECT *, {} FROM {BATCH})", columns.join(", "));
-        if method == Method::Keyed { self.keyed(judged) } else { judged }
+        let why = if why.is_empty() {
+            "NULL::VARCHAR".to_owned()
+        } else {
+            format!("coalesce({}, NULL)", why.join(", "))
+        };
+        let judged = format!(
+            "SELECT *, {why} AS duckward_why FROM (SELECT *, {} FROM {BATCH})",
+            columns.join(", ")
+        );
+        if method == Method::Keyed {
+            self.keyed(judged)
+        } else {
+            judged
+        }
     }
 
     /// Whether a condition or a key may be about a column that the batch does not have.
@@ -396,9 +435,14 @@ impl Statements {
         let mut sql = judged;
         for key in &self.table.keys {
             let names: Vec<String> = key.iter().map(|name| quoted_name(name)).collect();
-            let same: Vec<String> =
-                names.iter().map(|name| format!("duckward_t.{name} = duckward_j.{name}")).collect();
-            let reason = quoted(&format!("{}: a row with this key is in the table", key.join(", ")));
+            let same: Vec<String> = names
+                .iter()
+                .map(|name| format!("duckward_t.{name} = duckward_j.{name}"))
+                .collect();
+            let reason = quoted(&format!(
+                "{}: a row with this key is in the table",
+                key.join(", ")
+            ));
             sql = format!(
                 "SELECT * REPLACE (coalesce(duckward_why, CASE WHEN EXISTS (SELECT 1 FROM {} duckward_t WHERE {}) THEN {reason} \
                  END) AS duckward_why) FROM ({sql}) duckward_j",
@@ -452,13 +496,24 @@ mod tests {
 
     #[test]
     fn a_layout_is_read_from_names() {
-        let layout = Layout::read(["duckward_0_int", "duckward_0_text", "duckward_1_text", "duckward_has_1", REASON, RAW, ROW]);
+        let layout = Layout::read([
+            "duckward_0_int",
+            "duckward_0_text",
+            "duckward_1_text",
+            "duckward_has_1",
+            REASON,
+            RAW,
+            ROW,
+        ]);
         assert_eq!(layout.kinds.get(&0), Some(&vec![Kind::Int, Kind::Text]));
         assert_eq!(layout.kinds.len(), 2);
         assert_eq!(layout.present, [1]);
         assert!(layout.reasons);
         for kind in Kind::ALL {
-            assert_eq!(Layout::read([column_name(7, kind).as_str()]).kinds.get(&7), Some(&vec![kind]));
+            assert_eq!(
+                Layout::read([column_name(7, kind).as_str()]).kinds.get(&7),
+                Some(&vec![kind])
+            );
         }
     }
 
@@ -473,19 +528,36 @@ mod tests {
 
     #[test]
     fn a_value_is_cast_by_its_own_kind_and_a_default_stands_in_for_none() {
-        let layout = Layout::read(["duckward_0_int", "duckward_0_text", "duckward_1_text", "duckward_has_1"]);
+        let layout = Layout::read([
+            "duckward_0_int",
+            "duckward_0_text",
+            "duckward_1_text",
+            "duckward_has_1",
+        ]);
         let sql = statements().plain(&layout);
-        assert!(sql.contains("coalesce(CAST(duckward_0_int AS INTEGER), CAST(duckward_0_text AS INTEGER))"), "{sql}");
-        assert!(sql.contains("CASE WHEN duckward_has_1 THEN duckward_1_text ELSE 'x' END"), "{sql}");
+        assert!(
+            sql.contains("coalesce(CAST(duckward_0_int AS INTEGER), CAST(duckward_0_text AS INTEGER))"),
+            "{sql}"
+        );
+        assert!(
+            sql.contains("CASE WHEN duckward_has_1 THEN duckward_1_text ELSE 'x' END"),
+            "{sql}"
+        );
     }
 
     #[test]
     fn values_with_parts_are_never_tried_because_a_part_would_become_null() {
         let layout = Layout::read(["duckward_0_json", "duckward_2_json"]);
         let sql = statements().good(&layout, Method::Judged);
-        assert!(sql.contains("CAST(duckward_2_json::JSON AS INTEGER[]) AS \"l\""), "{sql}");
+        assert!(
+            sql.contains("CAST(duckward_2_json::JSON AS INTEGER[]) AS \"l\""),
+            "{sql}"
+        );
         assert!(!sql.contains("TRY_CAST(duckward_2_json"), "{sql}");
-        assert!(sql.contains("TRY_CAST(duckward_0_json::JSON AS INTEGER)"), "{sql}");
+        assert!(
+            sql.contains("TRY_CAST(duckward_0_json::JSON AS INTEGER)"),
+            "{sql}"
+        );
     }
 
     #[test]

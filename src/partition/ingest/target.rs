@@ -121,7 +121,10 @@ pub(super) fn find<E: From<Error>>(
         }
     };
     if let [table] = parts.as_slice()
-        && here.temporary.iter().any(|name| name.to_lowercase() == table.to_lowercase())
+        && here
+            .temporary
+            .iter()
+            .any(|name| name.to_lowercase() == table.to_lowercase())
     {
         return refused(
             "it is a temporary table, which only its own connection sees, and batches are committed on another one; give a table \
@@ -158,11 +161,21 @@ pub(super) fn find<E: From<Error>>(
 /// What the parts of a name would stand for, and the condition that a table meets that they may mean.
 fn meant(parts: &[String], here: &Session, known: bool) -> (Name, String) {
     let is = |column: &str, value: &str| format!("lower({column}) = lower({})", quoted(value));
-    let here_only = |sql: String| if known { format!("{} AND {sql}", is("database_name", &here.database)) } else { sql };
+    let here_only = |sql: String| {
+        if known {
+            format!("{} AND {sql}", is("database_name", &here.database))
+        } else {
+            sql
+        }
+    };
     match parts {
         [database, schema, table] => (
             Name::new(database, schema, table),
-            format!("{} AND {}", is("database_name", database), is("schema_name", schema)),
+            format!(
+                "{} AND {}",
+                is("database_name", database),
+                is("schema_name", schema)
+            ),
         ),
         [first, table] => (
             Name::new(&here.database, first, table),
@@ -174,7 +187,11 @@ fn meant(parts: &[String], here: &Session, known: bool) -> (Name, String) {
         ),
         _ => {
             let table = parts.last().map_or("", String::as_str);
-            let filter = if known { here_only(is("schema_name", &here.schema)) } else { "true".to_owned() };
+            let filter = if known {
+                here_only(is("schema_name", &here.schema))
+            } else {
+                "true".to_owned()
+            };
             (Name::new(&here.database, &here.schema, table), filter)
         }
     }
@@ -208,7 +225,11 @@ pub(super) fn writable<E: From<Error>>(ask: &mut dyn Ask<E>, name: &Name) -> Res
     match rows.first().and_then(|row| row.first()?.as_deref()) {
         Some("false") => Ok(()),
         found => {
-            let what = if found.is_some() { "is opened read-only" } else { "is not there" };
+            let what = if found.is_some() {
+                "is opened read-only"
+            } else {
+                "is not there"
+            };
             let message = format!(
                 "the database {} {what}, and nothing can be loaded into it: open or attach it for writing",
                 quoted_name(&name.database)
@@ -231,11 +252,17 @@ pub(super) fn describe<E: From<Error>>(ask: &mut dyn Ask<E>, name: &Name) -> Res
             Column {
                 name: cells.next().flatten().unwrap_or_default(),
                 type_name: cells.next().flatten().unwrap_or_default(),
-                default: cells.next().flatten().filter(|text| !text.eq_ignore_ascii_case("NULL")),
+                default: cells
+                    .next()
+                    .flatten()
+                    .filter(|text| !text.eq_ignore_ascii_case("NULL")),
             }
         })
         .collect();
-    if let Some(ours) = columns.iter().find(|column| column.name.to_ascii_lowercase().starts_with(OURS)) {
+    if let Some(ours) = columns
+        .iter()
+        .find(|column| column.name.to_ascii_lowercase().starts_with(OURS))
+    {
         let message = format!(
             "{} has a column {}, and names that begin with {OURS} are duckward's own while rows are checked; rename it",
             name.local(),
@@ -349,11 +376,17 @@ mod tests {
         };
         let (name, filter) = meant(&texts(&["t\"u"]), &here, true);
         assert_eq!(name.sql(), "\"d\".\"s\".\"t\"\"u\"");
-        assert_eq!(filter, "lower(database_name) = lower('d') AND lower(schema_name) = lower('s')");
+        assert_eq!(
+            filter,
+            "lower(database_name) = lower('d') AND lower(schema_name) = lower('s')"
+        );
         assert_eq!(meant(&texts(&["t"]), &here, false).1, "true");
         let (name, filter) = meant(&texts(&["o'x", "t"]), &here, true);
         assert_eq!((name.database.as_str(), name.schema.as_str()), ("d", "o'x"));
-        assert!(filter.contains("lower(database_name) = lower('o''x') AND schema_name = 'main'"), "{filter}");
+        assert!(
+            filter.contains("lower(database_name) = lower('o''x') AND schema_name = 'main'"),
+            "{filter}"
+        );
     }
 
     #[test]
@@ -362,7 +395,17 @@ mod tests {
         let unknown = matched(&texts(&["a", "x\"y"]), &columns, "t").unwrap_err();
         assert!(unknown.message().contains("no column \"x\"\"y\""), "{unknown}");
         assert!(unknown.message().contains("\"a\", \"b\""), "{unknown}");
-        assert!(matched(&texts(&["a", "A"]), &columns, "t").unwrap_err().message().contains("two columns"));
-        assert!(matched(&[], &columns, "t").unwrap_err().message().contains("no column"));
+        assert!(
+            matched(&texts(&["a", "A"]), &columns, "t")
+                .unwrap_err()
+                .message()
+                .contains("two columns")
+        );
+        assert!(
+            matched(&[], &columns, "t")
+                .unwrap_err()
+                .message()
+                .contains("no column")
+        );
     }
 }
