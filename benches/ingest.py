@@ -1,4 +1,4 @@
-"""Loading an Arrow stream in batches that are each committed, over DuckDB's own insert of the whole at once."""
+"""Loading an Arrow stream in batches that are each committed, over DuckDB's own insert of all at once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def one(kind: str, rows: int, batch_rows: int) -> dict[str, Any]:
 
     source = duckdb.connect()
     made = source.sql(f"""
-        select i as id, (hash(i) % 1000)::int as k, (hash(i * 7) % 1000000)::double / 100 as v, md5(i::varchar) as s,
-            timestamp '2020-01-01' + interval (i) second as ts
+        select i as id, (hash(i) % 1000)::int as k, (hash(i * 7) % 1000000)::double / 100 as v,
+            md5(i::varchar) as s, timestamp '2020-01-01' + interval (i) second as ts
         from range({rows}) as r(i)
     """)
     table = made.to_arrow_table() if hasattr(made, "to_arrow_table") else made.fetch_arrow_table()

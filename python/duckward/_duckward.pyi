@@ -449,9 +449,10 @@ class Ward:
         """Loads records into a table, in bounded memory; a load that ended anywhere can go on.
 
         `reader` is an Arrow stream or table, a data frame, or an iterator of batches, of data frames or of
-        dictionaries; also what PyAirbyte's `read()` gives, and its records. It is read once, as it is needed. Columns and keys are matched
-        by name, whatever their case; what the source lacks is the column's default, or NULL. Values are cast
-        as DuckDB casts them, each by its own type, so that batches make no difference.
+        dictionaries; also what PyAirbyte's `read()` gives, and its records. It is read once, as it is needed.
+        Columns and keys are matched by name, whatever their case; what the source lacks is the column's
+        default, or NULL. Values are cast as DuckDB casts them, each by its own type, so that batches make no
+        difference.
 
         Each batch is one transaction on a connection of the load's own, not part of a transaction of yours.
         The same transaction notes in the table `duckward_ingests` of that database how many records of the
@@ -464,7 +465,8 @@ class Ward:
             table: The table; with schema and database if needed. A temporary one will not do.
             batch_rows: Most rows of a batch. Below 122,880, DuckDB writes rows twice, into its log first.
             batch_bytes: Most bytes of a batch in memory, such as "64MB"; None: a sixteenth of the budget, at
-                most 128 MiB. One record that is larger is a batch of its own. Under memory pressure batches are smaller.
+                most 128 MiB. One record that is larger is a batch of its own. Under memory pressure batches
+                are smaller.
             token: What the load is known by.
             rejects: The table for bad records (token, source_row from 1, reason, record as JSON), made if it
                 is not there. None: the first bad record ends the load, and nothing of its batch remains.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-# Records that are converted at once: at first, at least and at most; and the bytes that are meant to come of it.
+# Records that are converted at once: at first, at least and at most; and the bytes that should come of it.
 FIRST, FEWEST, MOST, CHUNK = 1024, 16, 16_384, 4 << 20
 
 # The Arrow type of each kind of value, always the same: so tables of several chunks fit together.
@@ -93,6 +93,14 @@ def of_chunks(first: Any, rest: Iterator[Any]) -> Stream:
             yield found
 
     return Stream(table, others(), table.schema)
+
+
+def size(table: pa.Table) -> int:
+    """Bytes of a table; of whole buffers where pyarrow cannot count those of a slice (views, before 18)."""
+    try:
+        return int(table.nbytes)
+    except pa.ArrowException:
+        return int(table.get_total_buffer_size())
 
 
 def as_table(chunk: Any) -> pa.Table | None:
@@ -238,7 +246,7 @@ class Records:
 
 
 def columns(values: list[Any], column: str, reasons: dict[int, str]) -> dict[str, pa.Array]:
-    """The values as an array for each kind that is among them. Why one cannot be converted goes into `reasons`."""
+    """The values as an array for each kind among them. Why one cannot be converted goes into `reasons`."""
     types = set(map(type, values))
     types.discard(type(None))
     if len(types) == 1 and (kind := EXACT.get(types.pop())):
@@ -359,7 +367,9 @@ def opened(reader: Any, batch_rows: int) -> Stream | Records:
     iterator = iter(reader)
     first = next(iterator, None)
     if first is None:
-        return Records(iter(()) if (second := next(iterator, None)) is None else chain([first, second], iterator))
+        return Records(
+            iter(()) if (second := next(iterator, None)) is None else chain([first, second], iterator)
+        )
     if isinstance(first, Mapping):
         return Records(chain([first], iterator))
     if isinstance(first, str | bytes | int | float | list | tuple) or as_table(first) is None:

@@ -1,6 +1,6 @@
 """The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it,
-`profile` the columns of a table, `partition` it into files, `validate` that two have the same rows, `ingest` a
-file into a table, show the guard's `status`, or see the `demo`.
+`profile` the columns of a table, `partition` it into files, `validate` that two have the same rows, `ingest`
+a file into a table, show the guard's `status`, or see the `demo`.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
 connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 4 two sources differ, 130 cancelled.
@@ -709,7 +709,9 @@ def csv_reader(source: Any, as_text: bool) -> pa.RecordBatchReader:
         return pa.csv.open_csv(source, read_options=read)
     file = pa.PythonFile(source, mode="r") if not isinstance(source, str) else pa.OSFile(source)
     head = file.read(1 << 20)
-    names = pa.csv.open_csv(pa.BufferReader(head), read_options=pa.csv.ReadOptions(block_size=len(head) or 1)).schema.names
+    names = pa.csv.open_csv(
+        pa.BufferReader(head), read_options=pa.csv.ReadOptions(block_size=len(head) or 1)
+    ).schema.names
     convert = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""],
         quoted_strings_can_be_null=False,
@@ -960,19 +962,35 @@ def parser() -> argparse.ArgumentParser:
         "ingest",
         parents=[guard],
         epilog=epilog,
-        help="load a file into a table in batches, each committed whole; a load that ended goes on by its token",
+        help="load a file into a table in batches, each committed whole; one that ended goes on by its token",
     )
-    take.add_argument("file", metavar="FILE", help=f"{', '.join(INPUTS)}; - reads JSON lines from standard input")
+    take.add_argument(
+        "file", metavar="FILE", help=f"{', '.join(INPUTS)}; - reads JSON lines from standard input"
+    )
     take.add_argument("database", metavar="DATABASE", help="DuckDB file")
     take.add_argument("table", metavar="TABLE", help="the table; columns are matched by name")
     take.add_argument("--format", choices=INPUTS, help="what FILE is, where its ending does not say it")
-    take.add_argument("--create", action="store_true", help="make the table of what FILE has, if it is not there")
-    take.add_argument("--token", metavar="TEXT", help="what the load is known by; the same goes on where it ended")
-    take.add_argument("--rejects", metavar="TABLE", help="where bad records go, with the reason; without it, one ends the load")
     take.add_argument(
-        "--batch-rows", type=rows_number, default=1_000_000, metavar="N", help="rows of a batch (default: 1000000)"
+        "--create", action="store_true", help="make the table of what FILE has, if it is not there"
     )
-    take.add_argument("--batch-bytes", metavar="SIZE", help="bytes of a batch (default: a sixteenth of the budget)")
+    take.add_argument(
+        "--token", metavar="TEXT", help="what the load is known by; the same goes on where it ended"
+    )
+    take.add_argument(
+        "--rejects",
+        metavar="TABLE",
+        help="where bad records go, with the reason; without it, one ends the load",
+    )
+    take.add_argument(
+        "--batch-rows",
+        type=rows_number,
+        default=1_000_000,
+        metavar="N",
+        help="rows of a batch (default: 1000000)",
+    )
+    take.add_argument(
+        "--batch-bytes", metavar="SIZE", help="bytes of a batch (default: a sixteenth of the budget)"
+    )
     take.add_argument("--json", action="store_true", help="print it as JSON")
     take.set_defaults(act=ingest)
 

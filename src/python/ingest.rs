@@ -244,8 +244,8 @@ struct Loader<'py> {
     /// The names of the table's columns.
     columns: Vec<String>,
     table: String,
-    /// What is left of a chunk that was larger than the buffer.
-    rest: Option<Bound<'py, PyAny>>,
+    /// What is left of a chunk that was larger than the buffer, and its share of the chunk's bytes.
+    rest: Option<(Bound<'py, PyAny>, u64)>,
     buffer: Vec<Bound<'py, PyAny>>,
     /// The last schema that was matched, and how its columns are called and which there are.
     schema: Option<(Bound<'py, PyAny>, Vec<usize>, Vec<String>)>,
@@ -292,17 +292,20 @@ impl<'py> Loader<'py> {
         Ok(selected.call_method1(intern!(py, "rename_columns"), (called.clone(),))?)
     }
 
-    /// The next chunk, in the layout of a batch.
-    fn chunk(&mut self) -> Result<Option<Bound<'py, PyAny>>, Stopped> {
+    /// The next chunk, in the layout of a batch, and its bytes.
+    fn chunk(&mut self) -> Result<Option<(Bound<'py, PyAny>, u64)>, Stopped> {
         if let Some(rest) = self.rest.take() {
             return Ok(Some(rest));
         }
-        let found = self.source.call_method0(intern!(self.py(), "read"))?;
+        let py = self.py();
+        let found = self.source.call_method0(intern!(py, "read"))?;
         if found.is_none() {
-            Ok(None)
-        } else {
-            self.laid_out(&found).map(Some)
+            return Ok(None);
         }
+        let chunk = self.laid_out(&found)?;
+        let module = py.import(intern!(py, "duckward._records"))?;
+        let bytes = module.call_method1(intern!(py, "size"), (&chunk,))?.extract()?;
+        Ok(Some((chunk, bytes)))
     }
 
     /// Whether a chunk can be put behind what is in the buffer: not where its values have other types.
@@ -382,11 +385,10 @@ impl Load<Stopped> for Loader<'_> {
             .call_method1(intern!(py, "unregister"), (BATCH,));
         let (mut rows, mut bytes) = (0, 0);
         loop {
-            let Some(chunk) = self.chunk()? else {
+            let Some((chunk, chunk_bytes)) = self.chunk()? else {
                 return Ok(Filled { rows, ended: true });
             };
             let chunk_rows = length(&chunk)?;
-            let chunk_bytes: u64 = chunk.getattr(intern!(py, "nbytes"))?.extract()?;
             let room = if self.fits(&chunk)? {
                 limit.room((rows, bytes), (chunk_rows, chunk_bytes))
             } else {
@@ -403,7 +405,11 @@ impl Load<Stopped> for Loader<'_> {
                 self.buffer.push(chunk.call_method1(slice, (0, room))?);
                 rows += room;
             }
-            self.rest = Some(chunk.call_method1(slice, (room,))?);
+            // Not measured again: of views Arrow counts the whole buffers.
+            let share =
+                u128::from(chunk_bytes) * u128::from(chunk_rows - room) / u128::from(chunk_rows.max(1));
+            let share = u64::try_from(share).unwrap_or(chunk_bytes);
+            self.rest = Some((chunk.call_method1(slice, (room,))?, share));
             return Ok(Filled { rows, ended: false });
         }
     }

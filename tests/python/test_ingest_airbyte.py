@@ -1,4 +1,4 @@
-"""Loading what the real PyAirbyte gives, of its faker source: `make test-airbyte`, in an environment of its own."""
+"""Loading what the real PyAirbyte gives, of its faker source: `make test-airbyte`, where PyAirbyte is."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ def source() -> Any:
 def con(tmp_path: pathlib.Path) -> Iterator[Any]:
     with duckdb.connect(str(tmp_path / "target.duckdb")) as connection:
         connection.execute(
-            "CREATE TABLE users (id BIGINT PRIMARY KEY, name VARCHAR, email VARCHAR, age INTEGER, gender VARCHAR, height DOUBLE, "
-            "weight DOUBLE, language VARCHAR, nationality VARCHAR, title VARCHAR, telephone VARCHAR, academic_degree VARCHAR, "
-            "occupation VARCHAR, blood_type VARCHAR, address JSON, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ)"
+            """CREATE TABLE users (id BIGINT PRIMARY KEY, name VARCHAR, email VARCHAR, age INTEGER,
+            gender VARCHAR, height DOUBLE, weight DOUBLE, language VARCHAR, nationality VARCHAR,
+            title VARCHAR, telephone VARCHAR, academic_degree VARCHAR, occupation VARCHAR, blood_type VARCHAR,
+            address JSON, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ)"""
         )
         yield connection
 
 
 def check(con: Any) -> None:
-    assert con.execute("SELECT count(*), min(id), max(id), count(name), count(created_at) FROM users").fetchall() == [
-        (USERS, 1, USERS, USERS, USERS)
-    ]
+    assert con.execute(
+        "SELECT count(*), min(id), max(id), count(name), count(created_at) FROM users"
+    ).fetchall() == [(USERS, 1, USERS, USERS, USERS)]
 
 
 def test_records_go_in_and_go_on_after_a_failure(con: Any, source: Any) -> None:

@@ -134,10 +134,10 @@ pub(super) fn find<E: From<Error>>(
     let (wanted, filter) = meant(&parts, &here, session.is_some());
     let table = quoted(&wanted.table);
     let rows = ask.ask(&format!(
-        "SELECT database_name, schema_name, table_name, 'table' FROM duckdb_tables() \
+        "SELECT * FROM (SELECT database_name, schema_name, table_name, 'table' FROM duckdb_tables() \
          WHERE NOT temporary AND NOT internal AND lower(table_name) = lower({table}) AND {filter} \
          UNION ALL SELECT database_name, schema_name, view_name, 'view' FROM duckdb_views() \
-         WHERE NOT temporary AND NOT internal AND lower(view_name) = lower({table}) AND {filter} \
+         WHERE NOT temporary AND NOT internal AND lower(view_name) = lower({table}) AND {filter}) \
          ORDER BY database_name = {} DESC, schema_name = {} DESC",
         quoted(&wanted.database),
         quoted(&wanted.schema)
