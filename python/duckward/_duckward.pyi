@@ -18,6 +18,7 @@ import pyarrow as pa
 __all__ = [
     "Answer",
     "Explanation",
+    "Ingested",
     "Partitioning",
     "Plan",
     "Plot",

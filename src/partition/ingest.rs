@@ -110,6 +110,9 @@ pub struct Filled {
 /// error rolls back.
 pub type Steps<'a> = &'a (dyn Fn(&[u64]) -> Result<Option<String>> + Sync);
 
+/// The columns of records: their names, and the kinds of values that came.
+pub type Shape = Vec<(String, Vec<Kind>)>;
+
 /// Who has records, and a connection of the load's own to the database, which [`Ask::ask`] asks.
 pub trait Load<E>: Ask<E> {
     /// What names mean to the user's connection; none where it must not be asked.
@@ -119,7 +122,7 @@ pub trait Load<E>: Ask<E> {
     ///
     /// # Errors
     /// The source's.
-    fn shape(&mut self) -> Result<Option<Vec<(String, Vec<Kind>)>>, E>;
+    fn shape(&mut self) -> Result<Option<Shape>, E>;
 
     /// From now on records are for these columns of `table`.
     ///

@@ -24,7 +24,7 @@ use crate::fallback::ladder::Rung;
 use crate::guard::Priority;
 use crate::partition::ingest::sql::{BATCH, Kind, Layout, ROW, column_name};
 use crate::partition::ingest::{
-    Column, Committed, Fault, Filled, Ingested, Limit, Load, Session, Steps, Wish, ingest, matched,
+    Column, Committed, Fault, Filled, Ingested, Limit, Load, Session, Shape, Steps, Wish, ingest, matched,
 };
 use crate::ward::{AttemptError, Cutting, Host, Job, Report, Verify};
 
@@ -235,6 +235,9 @@ fn in_a_line(py: Python<'_>, error: &PyErr) -> String {
     }
 }
 
+/// A schema, the columns of it that are taken, and what they are called in a batch.
+type Matched<'py> = (Bound<'py, PyAny>, Vec<usize>, Vec<String>);
+
 /// A source, the buffer of what was read of it, and the connection that it goes to.
 struct Loader<'py> {
     asking: Asking<'py>,
@@ -248,7 +251,7 @@ struct Loader<'py> {
     rest: Option<(Bound<'py, PyAny>, u64)>,
     buffer: Vec<Bound<'py, PyAny>>,
     /// The last schema that was matched, and how its columns are called and which there are.
-    schema: Option<(Bound<'py, PyAny>, Vec<usize>, Vec<String>)>,
+    schema: Option<Matched<'py>>,
     token: String,
 }
 
@@ -336,7 +339,7 @@ impl Load<Stopped> for Loader<'_> {
         self.session.as_ref()
     }
 
-    fn shape(&mut self) -> Result<Option<Vec<(String, Vec<Kind>)>>, Stopped> {
+    fn shape(&mut self) -> Result<Option<Shape>, Stopped> {
         let py = self.py();
         let shape = self.source.call_method0(intern!(py, "shape"))?;
         if !shape.is_instance_of::<PyList>() {

@@ -88,7 +88,7 @@ def frames(con: Any) -> dict[str, Any]:
     "chunks", "polars", "lazy", "slices", "generator", "list",
 ])  # fmt: skip
 def test_whatever_has_records_is_loaded(con: Any, ward: duckward.Ward, kind: str) -> None:
-    done = ward.ingest(frames(con.cursor())[kind], "events", batch_rows=3000)
+    done = ward.ingest(frames(con)[kind], "events", batch_rows=3000)
     assert content(con) == WHOLE
     assert (done.rows, done.rejected, done.batches, done.resumed_from) == (ROWS, 0, 4, None)
     assert con.execute("SELECT id FROM events LIMIT 3 OFFSET 4000").fetchall() == [(4000,), (4001,), (4002,)]
@@ -125,8 +125,8 @@ def test_columns_are_matched_by_name_and_the_rest_is_default(con: Any, ward: duc
 
 def test_values_are_cast_as_duckdb_casts(con: Any, ward: duckward.Ward) -> None:
     con.execute("""CREATE TABLE t (i INTEGER, h HUGEINT, d DECIMAL(9, 2), day DATE, moment TIMESTAMP,
-        zoned TIMESTAMPTZ, clock TIME, length INTERVAL, yes BOOLEAN, u UUID, bytes BLOB, s STRUCT(x INTEGER, y VARCHAR[]),
-        m MAP(VARCHAR, INTEGER), j JSON, e ENUM('a', 'b'))""")
+        zoned TIMESTAMPTZ, clock TIME, length INTERVAL, yes BOOLEAN, u UUID, bytes BLOB,
+        s STRUCT(x INTEGER, y VARCHAR[]), m MAP(VARCHAR, INTEGER), j JSON, e ENUM('a', 'b'))""")
     one = {
         "i": "7", "h": 2**100, "d": decimal.Decimal("12.345"), "day": "2024-02-29",
         "moment": datetime.datetime(2024, 1, 2, 3, 4, 5, 6), "clock": datetime.time(1, 2, 3),
@@ -139,8 +139,8 @@ def test_values_are_cast_as_duckdb_casts(con: Any, ward: duckward.Ward) -> None:
     found = con.execute("SELECT COLUMNS(*)::VARCHAR FROM t WHERE i = 7").fetchall()[0]
     assert found == (
         "7", str(2**100), "12.35", "2024-02-29", "2024-01-02 03:04:05.000006", "2024-01-01 22:00:00+00",
-        "01:02:03", "01:00:00", "true", "00000000-0000-0000-0000-000000000005", "\\x00\\xFF", "{'x': 3, 'y': [p, NULL]}",
-        "{k=1}", found[13], "b",
+        "01:02:03", "01:00:00", "true", "00000000-0000-0000-0000-000000000005", "\\x00\\xFF",
+        "{'x': 3, 'y': [p, NULL]}", "{k=1}", found[13], "b",
     )  # fmt: skip
     assert json.loads(found[13]) == one["j"]
 

@@ -141,7 +141,7 @@ impl Load<Fails> for Fake {
         None
     }
 
-    fn shape(&mut self) -> Result<Option<Vec<(String, Vec<Kind>)>>, Fails> {
+    fn shape(&mut self) -> Result<Option<Shape>, Fails> {
         Ok(None)
     }
 
