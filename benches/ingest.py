@@ -51,7 +51,7 @@ def one(kind: str, rows: int, batch_rows: int) -> dict[str, Any]:
 
 def ingest(quick: bool) -> Iterator[Row]:
     """Loading a stream in committed batches over DuckDB's insert of all of it at once."""
-    rows, rounds = (1_000_000, 2) if quick else (5_000_000, 5)
+    rows, rounds = (1_000_000, 2) if quick else (5_000_000, 3)
     for batch_rows, promised in ((1_000_000, "default"), (SMALL, None)):
         times: dict[str, list[float]] = {"plain": [], "duckward": []}
         for pair in turns(rounds):

@@ -240,7 +240,7 @@ def test_any_chunking_gives_the_same_table(con: Any, ward: duckward.Ward, seed: 
 
 
 def test_any_chunking_of_a_stream_gives_the_same_table(con: Any, ward: duckward.Ward) -> None:
-    con.execute(f"CREATE TABLE t AS SELECT range id, md5(range::VARCHAR) text FROM range({ROWS})")
+    con.execute(f"CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS text FROM range({ROWS})")
     relation = con.sql("FROM t")
     table = relation.to_arrow_table() if hasattr(relation, "to_arrow_table") else relation.fetch_arrow_table()
     for chunk, rows, size in itertools.product((1000, 4096, ROWS), (999, 5000, 10**6), ("20KB", "10MB")):
