@@ -406,4 +406,8 @@ def of_airbyte(reader: Any, batch_rows: int) -> Any:
                               "give one of them, such as result[\"users\"], that is,")  # fmt: skip
         reader = reader[streams[0]]
     to_arrow: Callable[..., Any] | None = getattr(reader, "to_arrow", None)
-    return to_arrow(max_chunk_size=min(batch_rows, 1 << 17)) if to_arrow else reader
+    try:
+        return to_arrow(max_chunk_size=min(batch_rows, 1 << 17)) if to_arrow else reader
+    except NotImplementedError:
+        # Records that are in no cache.
+        return reader
