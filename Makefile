@@ -84,6 +84,20 @@ test-python-$(1): $(venv-$(1))/.ready
 endef
 $(foreach duckdb,$(DUCKDBS),$(eval $(call python_tests,$(duckdb))))
 
+# PyAirbyte pins DuckDB 1.4.3 and brings 800 MB along, and its source wants an environment of its own: minutes to install, so
+# this is not a part of `test`.
+.PHONY: test-airbyte
+test-airbyte: .venv-airbyte/.ready ## Loads what the real PyAirbyte gives, of its faker source
+	timeout 300 .venv-airbyte/bin/python -m pytest tests/python/test_ingest_airbyte.py $(PYTEST_ARGS)
+
+.venv-airbyte/.ready: dist/.built
+	$(PYTHON) -m venv .venv-airbyte
+	timeout 1200 .venv-airbyte/bin/python $(PIP) install airbyte pytest pytest-timeout
+	$(PYTHON) -m venv .venv-airbyte/faker
+	timeout 600 .venv-airbyte/faker/bin/python $(PIP) install airbyte-source-faker
+	.venv-airbyte/bin/python $(PIP) install --no-deps --force-reinstall dist/duckward-*.whl
+	touch $@
+
 stubs: .venv/.ready ## Compares the stubs with the module as it is
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml duckward
 
@@ -129,7 +143,7 @@ environments: $(foreach duckdb,$(DUCKDBS),$(venv-$(duckdb))/.ready) ## Builds th
 
 clean: ## Removes all that was built here, environments too
 	$(CARGO) clean
-	rm -rf dist .venv .venv-1.5 .venv-1.4 .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv .venv-1.5 .venv-1.4 .venv-airbyte .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Files, and folders too, so that a file that was removed counts as a change.
 WHEEL_SOURCES := $(shell find src python -not -name '__pycache__' -not -name '*.pyc' -not -name '*.so') \

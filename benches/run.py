@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 import bench
 import cost
+import ingest
 import latency
 import partition
 import pieces
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[bool], Iterator[bench.Row]]] = {
     "validate": validate.validate,
     "validate_pieces": validate_pieces.pieces,
     "partition": partition.partition,
+    "ingest": ingest.ingest,
     "interrupt": latency.interrupt,
     "stop": latency.stop,
 }

@@ -173,6 +173,19 @@ pub enum What {
         /// Rows of all pieces.
         rows: u64,
     },
+    /// A batch of a load was committed.
+    BatchCommitted {
+        /// What the load is known by.
+        token: String,
+        /// The batch, from 1 in each call.
+        batch: u64,
+        /// Rows inserted.
+        rows: u64,
+        /// Records rejected.
+        rejected: u64,
+        /// Records of the source that are behind the load now.
+        position: u64,
+    },
     /// A file that should hold a history could not be read as one and was moved aside; it begins anew.
     HistoryMovedAside {
         /// Its name.
@@ -216,6 +229,7 @@ impl What {
             What::PieceDone { .. } => "piece_done",
             What::ShareWritten { .. } => "share_written",
             What::PartitionPublished { .. } => "partition_published",
+            What::BatchCommitted { .. } => "batch_committed",
             What::HistoryMovedAside { .. } => "history_moved_aside",
             What::HistoryNotKept { .. } => "history_not_kept",
             What::CallbackFailed { .. } => "callback_failed",

@@ -21,6 +21,7 @@ __all__ = [
     "Answer",
     "Deduplication",
     "Explanation",
+    "Ingested",
     "Partitioning",
     "Plan",
     "Plot",
@@ -292,6 +293,19 @@ class _WrittenPiece(TypedDict):
     table: NotRequired[str]
 
 @type_check_only
+class _IngestedDict(TypedDict):
+    table: str
+    rows: int
+    rejected: int
+    batches: int
+    token: str
+    resumed_from: int | None
+    total_rows: int
+    total_rejected: int
+    rejects: str | None
+    seconds: float
+
+@type_check_only
 class _ManifestDict(TypedDict):
     """What `_duckward.json` says of the directory it is in, or `duckward_partitionings` of tables."""
 
@@ -434,6 +448,53 @@ class Ward:
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The connection it guards, the very object that was given."""
+
+    def ingest(
+        self,
+        reader: object,
+        table: str,
+        *,
+        batch_rows: int = 1_000_000,
+        batch_bytes: int | str | None = None,
+        token: str | None = None,
+        rejects: str | None = None,
+        create: bool = False,
+    ) -> Ingested:
+        """Loads records into a table, in bounded memory; a load that ended anywhere can go on.
+
+        `reader` is an Arrow stream or table, a data frame, or an iterator of batches, of data frames or of
+        dictionaries; also what PyAirbyte's `read()` gives, and its records. It is read once, as it is needed.
+        Columns and keys are matched by name, whatever their case; what the source lacks is the column's
+        default, or NULL. Values are cast as DuckDB casts them, each by its own type, so that batches make no
+        difference.
+
+        Each batch is one transaction on a connection of the load's own, not part of a transaction of yours.
+        The same transaction notes in the table `duckward_ingests` of that database how many records of the
+        source are behind the load. The same `token` with the same source from its beginning, in the same
+        order, skips so many: nothing is lost and nothing comes twice, also after a kill. A token that is
+        finished is refused. Without one a new one is made up; the result and `duckward_ingests` say it.
+
+        Args:
+            reader: Where records come from.
+            table: The table; with schema and database if needed. A temporary one will not do.
+            batch_rows: Most rows of a batch. Below 122,880, DuckDB writes rows twice, into its log first.
+            batch_bytes: Most bytes of a batch in memory, such as "64MB"; None: a sixteenth of the budget, at
+                most 128 MiB. One record that is larger is a batch of its own. Under memory pressure batches
+                are smaller.
+            token: What the load is known by.
+            rejects: The table for bad records (token, source_row from 1, reason, record as JSON), made if it
+                is not there. None: the first bad record ends the load, and nothing of its batch remains.
+            create: Whether the table is made of the source's columns if it is not there. Of dictionaries, the
+                first 1,024 say which columns there are.
+
+        Raises:
+            InvalidInputError: no such table, columns that it does not have, a database that is read-only.
+            QueryError: a bad record. It says which, why, and what is committed.
+            TransactionError: the source failed (its exception is the cause), or it is not the one that the
+                load began with.
+            StateError: the token is finished, or another load goes on with it.
+            OutOfMemoryError: not even a small batch fits.
+        """
 
     @property
     def level(self) -> _Level:
@@ -1087,6 +1148,56 @@ class Deduplication:
 
     def to_dict(self) -> _DeduplicationDict:
         """It as plain data, ready for JSON."""
+
+    def _repr_html_(self) -> str: ...
+
+@final
+class Ingested:
+    """What became of a load. `str()` gives lines for people; a notebook shows a table."""
+
+    @property
+    def table(self) -> str:
+        """The table, quoted, with its database and schema."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that this call inserted."""
+
+    @property
+    def rejected(self) -> int:
+        """Records that this call put into the table of rejected records."""
+
+    @property
+    def batches(self) -> int:
+        """Batches that this call committed."""
+
+    @property
+    def token(self) -> str:
+        """What the load is known by."""
+
+    @property
+    def resumed_from(self) -> int | None:
+        """Records of the source that earlier calls had committed, and that this one skipped; None where this
+        call began the load."""
+
+    @property
+    def total_rows(self) -> int:
+        """Rows that all calls with this token inserted."""
+
+    @property
+    def total_rejected(self) -> int:
+        """Records that all of them rejected."""
+
+    @property
+    def rejects(self) -> str | None:
+        """The table of rejected records, quoted; None where a bad record would have ended the load."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this call, in seconds."""
+
+    def to_dict(self) -> _IngestedDict:
+        """That as plain data, ready for JSON."""
 
     def _repr_html_(self) -> str: ...
 

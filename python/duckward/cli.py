@@ -1,6 +1,6 @@
 """The command `duckward`: `run` one statement under a memory guard, `explain` what would happen to it,
 `profile` the columns of a table, `partition` it into files or tables, `validate` that two have the same
-rows, show the guard's `status`, or see the `demo`.
+rows, `ingest` a file into a table, show the guard's `status`, or see the `demo`.
 
 Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 the statement or the
 connection failed, 2 wrong usage, 3 refused for lack of memory or disk, 4 two sources differ, 130 cancelled.
@@ -55,6 +55,8 @@ GROUP_BYTES, GROUP_ROWS = 32 << 20, 122_880
 NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 FORMATS = (".parquet", ".csv", ".arrow")
+# What can be loaded; the last three are lines of JSON.
+INPUTS = ("parquet", "csv", "arrow", "jsonl", "ndjson", "json")
 
 
 class UsageError(Exception):
@@ -729,6 +731,94 @@ def validate(options: argparse.Namespace) -> int:
     return OK if found else DIFFERENT
 
 
+def json_lines(lines: Iterable[str]) -> Iterator[Any]:
+    """The records of JSON lines; a line that is no JSON is a bad record by itself."""
+    for line in lines:
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                yield line.rstrip("\n")
+
+
+def csv_reader(source: Any, as_text: bool) -> pa.RecordBatchReader:
+    """The batches of a CSV file. As texts, so that it is DuckDB that casts them, each by itself."""
+    read = pa.csv.ReadOptions(block_size=4 << 20)
+    if not as_text:
+        return pa.csv.open_csv(source, read_options=read)
+    file = pa.PythonFile(source, mode="r") if not isinstance(source, str) else pa.OSFile(source)
+    head = file.read(1 << 20)
+    names = pa.csv.open_csv(
+        pa.BufferReader(head), read_options=pa.csv.ReadOptions(block_size=len(head) or 1)
+    ).schema.names
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""],
+        quoted_strings_can_be_null=False,
+    )  # fmt: skip
+    return pa.csv.open_csv(source, read_options=read, convert_options=convert)
+
+
+@contextlib.contextmanager
+def records_of(file: str, kind: str | None, as_text: bool) -> Iterator[Any]:
+    """What `Ward.ingest` reads for FILE, or for standard input.
+
+    Raises:
+        UsageError: no such file, or its ending does not say what it is.
+    """
+    suffix = kind or ("jsonl" if file == "-" else pathlib.Path(file).suffix.lower().lstrip("."))
+    if suffix not in INPUTS:
+        raise UsageError(f"{file}: the ending says the format; give one of {', '.join(INPUTS)}, or --format")
+    if file == "-":
+        if suffix in ("parquet", "csv"):
+            raise UsageError(f"-: standard input can be jsonl or arrow, not {suffix}; name a file")
+        yield json_lines(sys.stdin) if suffix != "arrow" else pa.ipc.open_stream(sys.stdin.buffer)
+        return
+    if not pathlib.Path(file).is_file():
+        raise UsageError(f"{file}: there is no such file")
+    if suffix == "parquet":
+        with pa.parquet.ParquetFile(file) as parquet:
+            batches = parquet.iter_batches(batch_size=1 << 16)
+            yield pa.RecordBatchReader.from_batches(parquet.schema_arrow, batches)
+    elif suffix == "csv":
+        yield csv_reader(file, as_text)
+    elif suffix == "arrow":
+        with pa.OSFile(file) as opened:
+            try:
+                found = pa.ipc.open_file(opened)
+            except pa.ArrowInvalid:
+                opened.seek(0)
+                yield pa.ipc.open_stream(opened)
+            else:
+                batches = (found.get_batch(number) for number in range(found.num_record_batches))
+                yield pa.RecordBatchReader.from_batches(found.schema, batches)
+    else:
+        with open(file, encoding="utf-8", errors="replace") as text:
+            yield json_lines(text)
+
+
+def ingest(options: argparse.Namespace) -> int:
+    """`duckward ingest`: a file, or standard input, into a table."""
+    with (
+        records_of(options.file, options.format, as_text=not options.create) as reader,
+        connected(options.database) as con,
+        duckward.guard(con, **guard_arguments(options)) as ward,
+    ):
+        found = follow(
+            lambda: ward.ingest(
+                reader,
+                options.table,
+                batch_rows=options.batch_rows,
+                batch_bytes=options.batch_bytes,
+                token=options.token,
+                rejects=options.rejects,
+                create=options.create,
+            ),
+            ward,
+        )
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
+    return OK
+
+
 def status(options: argparse.Namespace) -> int:
     """`duckward status`: what a guard sees on this machine."""
     # A file, because a history may be wanted beside it.
@@ -924,6 +1014,42 @@ def parser() -> argparse.ArgumentParser:
     )
     same.add_argument("--json", action="store_true", help="print it as JSON")
     same.set_defaults(act=validate)
+
+    take = verbs.add_parser(
+        "ingest",
+        parents=[guard],
+        epilog=epilog,
+        help="load a file into a table in batches, each committed whole; one that ended goes on by its token",
+    )
+    take.add_argument(
+        "file", metavar="FILE", help=f"{', '.join(INPUTS)}; - reads JSON lines from standard input"
+    )
+    take.add_argument("database", metavar="DATABASE", help="DuckDB file")
+    take.add_argument("table", metavar="TABLE", help="the table; columns are matched by name")
+    take.add_argument("--format", choices=INPUTS, help="what FILE is, where its ending does not say it")
+    take.add_argument(
+        "--create", action="store_true", help="make the table of what FILE has, if it is not there"
+    )
+    take.add_argument(
+        "--token", metavar="TEXT", help="what the load is known by; the same goes on where it ended"
+    )
+    take.add_argument(
+        "--rejects",
+        metavar="TABLE",
+        help="where bad records go, with the reason; without it, one ends the load",
+    )
+    take.add_argument(
+        "--batch-rows",
+        type=rows_number,
+        default=1_000_000,
+        metavar="N",
+        help="rows of a batch (default: 1000000)",
+    )
+    take.add_argument(
+        "--batch-bytes", metavar="SIZE", help="bytes of a batch (default: a sixteenth of the budget)"
+    )
+    take.add_argument("--json", action="store_true", help="print it as JSON")
+    take.set_defaults(act=ingest)
 
     look = verbs.add_parser("status", parents=[guard], help="what a guard sees here: budget, settings")
     look.add_argument("--json", action="store_true", help="print it as JSON")

@@ -80,6 +80,21 @@ fn relation(name: &str) -> Option<String> {
 
 /// Names joined by dots, each quoted or a plain word.
 fn table(name: &str) -> Option<String> {
+    let names: Vec<String> = parts(name)?.iter().map(|part| quoted_name(part)).collect();
+    Some(names.join("."))
+}
+
+/// The names that `text` stands for where only a table is meant, the last one the table's: up to three, joined by dots, each
+/// quoted or a plain word. Anything else is the name of a table as it stands. None where there is no name.
+pub fn names(text: &str) -> Option<Vec<String>> {
+    let name = text.trim();
+    if name.is_empty() || name.contains('\0') || name == "\"\"" {
+        return None;
+    }
+    Some(parts(name).unwrap_or_else(|| vec![name.to_owned()]))
+}
+
+fn parts(name: &str) -> Option<Vec<String>> {
     let mut parts: Vec<String> = Vec::new();
     let mut wants_name = true;
     for (token, range) in tokens(name) {
@@ -102,15 +117,12 @@ fn table(name: &str) -> Option<String> {
     let names: Vec<String> = parts
         .into_iter()
         .map(|part| {
-            if part.starts_with('"') {
-                part
-            } else {
-                quoted_name(&part)
-            }
+            let inner = part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            inner.map_or_else(|| part.clone(), |inner| inner.replace("\"\"", "\""))
         })
         .collect();
-    let is_name = names.iter().all(|name| name.len() > 2);
-    (!wants_name && is_name && names.len() <= 3).then(|| names.join("."))
+    let is_name = names.iter().all(|name| !name.is_empty());
+    (!wants_name && is_name && names.len() <= 3).then_some(names)
 }
 
 #[cfg(test)]
@@ -121,6 +133,20 @@ mod tests {
 
     fn relation(text: &str) -> String {
         Source::parse(text).unwrap().relation
+    }
+
+    #[test]
+    fn a_table_is_named_by_its_parts_or_as_it_stands() {
+        let parts = |text: &str| names(text).unwrap();
+        assert_eq!(parts(" main.events "), ["main", "events"]);
+        assert_eq!(parts("\"a.b\".\"c\"\"d\""), ["a.b", "c\"d"]);
+        assert_eq!(parts("my events"), ["my events"]);
+        assert_eq!(parts("select"), ["select"]);
+        assert_eq!(parts("a.csv"), ["a", "csv"]);
+        assert_eq!(parts("a.b.c.d"), ["a.b.c.d"]);
+        for none in ["", "  ", "\"\"", "a\0b"] {
+            assert_eq!(names(none), None);
+        }
     }
 
     #[test]

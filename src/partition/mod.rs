@@ -6,6 +6,7 @@ pub mod balance;
 pub mod calendar;
 pub mod column;
 pub mod done;
+pub mod ingest;
 pub mod lake;
 mod pieces;
 pub mod plan;

@@ -56,7 +56,7 @@ pub fn partition<E: From<Error>>(
 ///
 /// # Errors
 /// As those of [`partition`]; [`ErrorKind::Invalid`], too, for pieces that have no neighbours (see
-/// [`replan`](super::plan::replan)), and where the tables are not those that `manifest` tells of.
+/// [`replan`]), and where the tables are not those that `manifest` tells of.
 pub fn rebalance<E: From<Error>>(
     ask: &mut dyn Ask<E>,
     home: &Home,

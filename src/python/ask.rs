@@ -1,6 +1,7 @@
 //! The ward, as folders with questions ask it: each statement runs guarded, and its rows come as text.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::intern;
@@ -9,7 +10,6 @@ use pyo3::types::{PyString, PyTuple};
 
 use super::error::{engine_error, exception, kind_of};
 use super::ward::PyWard;
-use crate::clock::{Clock, SystemClock};
 use crate::engine::{Ask, Class, Failed, Reason, Rows};
 use crate::error::{Error, ErrorKind};
 
@@ -137,7 +137,7 @@ impl Ask<Stopped> for Asking<'_> {
 
     fn pause(&mut self, time: Duration) -> Result<(), Stopped> {
         let py = self.ward.py();
-        let clock = SystemClock::default();
+        let clock = Arc::clone(self.ward.get().core().guardian().clock());
         let end = clock.now() + time;
         while clock.now() < end {
             py.detach(|| clock.sleep(SLICE));

@@ -13,6 +13,7 @@ mod events;
 mod explanation;
 mod guard;
 mod host;
+mod ingest;
 mod partitioning;
 mod plan;
 mod profile;
@@ -32,6 +33,7 @@ fn _duckward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<answer::Answer>()?;
     module.add_class::<explanation::PyExplanation>()?;
+    module.add_class::<ingest::PyIngested>()?;
     module.add_class::<partitioning::PyPartitioning>()?;
     module.add_class::<plan::PyPlan>()?;
     module.add_class::<plan::PyPlot>()?;

@@ -261,7 +261,7 @@ fn host<'a, F>(seat: &'a Seat, statement: &'a Statement, attempt: F) -> PyHost<'
 }
 
 /// A failure, and the exception that goes with it after the handlers of signals had their turn.
-fn interrupted(
+pub(super) fn interrupted(
     mut failed: Box<Failed>,
     left: PyResult<()>,
     original: Option<PyErr>,
@@ -308,7 +308,7 @@ pub(super) fn explain(
 }
 
 /// The failure of a query that Ctrl-C ended, whose exception the user's handler raised.
-fn cancelled(report: Report) -> Box<Failed> {
+pub(super) fn cancelled(report: Report) -> Box<Failed> {
     let error = Error::new(ErrorKind::Cancelled, "cancelled by Ctrl-C");
     Box::new(Failed {
         error,

@@ -17,6 +17,7 @@ use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
 use super::guard::{check_connection, to_python};
 use super::host::PyEngine;
+use super::ingest::{PyIngested, load};
 use super::partitioning::PyPartitioning;
 use super::plan::PyPlan;
 use super::profile::PyProfile;
@@ -33,10 +34,12 @@ use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
 use crate::partition::done::{Place, Target};
+use crate::partition::ingest::{Limit, Wish as LoadWish, default_bytes};
 use crate::partition::lake::{self, Options, partition};
 use crate::partition::plan::{Wish, plan};
 use crate::partition::profile::profile;
 use crate::partition::tables;
+use crate::units::Bytes;
 use crate::validate;
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
@@ -160,6 +163,24 @@ fn hands(py: Python<'_>, workers: Option<usize>, executor: Option<&Bound<'_, PyA
     }
 }
 
+/// The size that an argument gives: a number of bytes, or a text.
+fn size(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    let read = match given.extract::<u64>() {
+        Ok(bytes) => Some(Bytes(bytes)),
+        Err(_) => given.extract::<String>().ok().and_then(|text| text.parse().ok()),
+    };
+    match read {
+        Some(bytes) => Ok(bytes),
+        None => {
+            let accepted = "give a size such as \"64MB\", or a number of bytes";
+            Err(exception(
+                given.py(),
+                &Error::invalid(name, given.repr()?, accepted),
+            ))
+        }
+    }
+}
+
 /// What `into=` names: tables by a template, which is a text, or a directory.
 fn target(given: &Bound<'_, PyAny>) -> PyResult<Target> {
     match given.extract::<String>() {
@@ -260,6 +281,20 @@ impl PyWard {
         cursors.retain(|slot| slot.con(py).is_some());
         cursors.push(Arc::clone(&slot));
         Ok(slot)
+    }
+
+    /// A new connection of our own to the same database, watched.
+    fn own(&self, py: Python<'_>) -> PyResult<Seat> {
+        let cursor = self.con.bind(py).call_method0(intern!(py, "cursor"))?;
+        let slot = Slot::new(&cursor)?;
+        self.core.add(&slot.connection);
+        let mut cursors = self.cursors.lock();
+        cursors.retain(|slot| slot.con(py).is_some());
+        cursors.push(Arc::clone(&slot));
+        Ok(Seat {
+            slot,
+            con: cursor.unbind(),
+        })
     }
 
     fn seat(&self, py: Python<'_>, connection: Option<&Bound<'_, PyAny>>) -> PyResult<Seat> {
@@ -757,6 +792,44 @@ impl PyWard {
             Ok(None) => Ok(partitioning.clone()),
             Err(stopped) => Err(stopped.into_py(py)),
         }
+    }
+
+    /// Loads records into a table, in batches that are each committed whole with the load's position, so that it can go on after
+    /// any end.
+    #[pyo3(signature = (reader, table, *, batch_rows=1_000_000, batch_bytes=None, token=None, rejects=None, create=false))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn ingest(
+        slf: &Bound<'_, Self>,
+        reader: &Bound<'_, PyAny>,
+        table: String,
+        batch_rows: u64,
+        batch_bytes: Option<&Bound<'_, PyAny>>,
+        token: Option<String>,
+        rejects: Option<String>,
+        create: bool,
+    ) -> PyResult<PyIngested> {
+        let py = slf.py();
+        let this = slf.get();
+        this.usable(py)?;
+        let core = &this.core;
+        let bytes = match batch_bytes {
+            Some(given) => size("batch_bytes", given)?,
+            None => default_bytes(py.detach(|| core.status()).budget),
+        };
+        let wish = LoadWish {
+            table,
+            limit: Limit {
+                rows: batch_rows,
+                bytes: bytes.get(),
+            },
+            token,
+            rejects,
+            create,
+            retries: core.settings().retries,
+            backoff: core.settings().backoff,
+        };
+        let user = this.seat(py, None)?;
+        load(slf, &user, this.own(py)?, reader, &wish)
     }
 
     /// The level now: "normal", "caution", "warning", "critical" or "emergency".

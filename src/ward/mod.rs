@@ -2,6 +2,7 @@
 
 mod cutting;
 pub mod explain;
+mod ingest;
 mod kept;
 mod plan;
 mod profile;
