@@ -175,7 +175,7 @@ mod tests {
                 let before = held;
                 held = (held.0 + taken, held.1 + used);
                 prop_assert!(held.0 <= rows);
-                prop_assert!(held.1 <= bytes || before.0 == 0);
+                prop_assert!(taken == 0 || held.1 <= bytes || before.0 == 0);
             }
         }
 
