@@ -8,7 +8,7 @@ use super::lake::Part;
 use super::tables::union;
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted, quoted_name};
-use crate::validate::{Layout, PIECE, Piece, PieceSet, Planned};
+use crate::validate::{PIECE, Piece, PieceSet, Planned};
 
 impl Partitioning {
     /// Its pieces, in the order of the plan, those without rows too.

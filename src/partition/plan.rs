@@ -23,6 +23,8 @@ use crate::validate::{Layout, PIECE};
 
 /// The form in which plans are kept.
 const VERSION: u32 = 1;
+/// What DuckDB calls the number of a table's row.
+const ROW_NUMBER: &str = "rowid";
 /// The most pieces of a cut by hash, and of a plan.
 pub const MOST: usize = 10_000;
 /// The most pieces of a cut whose bounds are compared one by one: DuckDB keeps a vector for each comparison and thread.
@@ -147,9 +149,36 @@ impl Plan {
 
     /// What all rows of the pieces from one to another fulfil, and perhaps others; nothing where little is said by it.
     pub(super) fn stretch(&self, from: usize, to: usize) -> Option<String> {
+        if self.is_by_row_number() {
+            return None;
+        }
         let (first, rest) = self.cuts.split_first()?;
         let each: usize = rest.iter().map(Cut::slots).product();
         first.stretch(from / each, (to - 1) / each)
+    }
+
+    /// The number of the piece that a row of the source is in, from 0, as an SQL expression over its columns. The same as
+    /// asking each piece's condition, but decided by halves.
+    pub fn number(&self) -> String {
+        let mut number = String::new();
+        for cut in &self.cuts {
+            let slot = cut.number();
+            number = if number.is_empty() {
+                slot
+            } else {
+                format!("({number}) * {} + ({slot})", cut.slots())
+            };
+        }
+        number
+    }
+
+    /// Whether it goes by the numbers that DuckDB gives to the rows of a table, which are no column.
+    pub(super) fn is_by_row_number(&self) -> bool {
+        self.cuts.iter().any(|cut| cut.column == ROW_NUMBER)
+            && !self
+                .columns
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case(ROW_NUMBER))
     }
 
     /// The plan as JSON, to be kept.
@@ -261,42 +290,24 @@ impl Plan {
 }
 
 impl Layout for Plan {
-    /// The number of the piece that a row of the source is in, from 0, as an SQL expression over its columns. The same as
-    /// asking each piece's condition, but decided by halves.
-    fn number(&self) -> String {
-        let mut number = String::new();
-        for cut in &self.cuts {
-            let slot = cut.number();
-            number = if number.is_empty() {
-                slot
-            } else {
-                format!("({number}) * {} + ({slot})", cut.slots())
-            };
-        }
-        number
+    fn number(&self) -> Option<String> {
+        (!self.is_by_row_number()).then(|| self.number())
     }
 
     /// `relation`, which has the columns of the source, with the number of each row's piece, from 0, as the column [`PIECE`].
     fn numbered(&self, relation: &str) -> String {
-        if let [cut] = self.cuts.as_slice() {
-            return cut.numbered(relation, PIECE);
+        if !self.is_by_row_number() {
+            return numbered(&self.cuts, relation);
         }
-        let mut slots = relation.to_owned();
-        let mut number = String::new();
-        let mut names = Vec::new();
-        for (index, cut) in self.cuts.iter().enumerate() {
-            let name = format!("duckward_slot_{index}");
-            slots = cut.numbered(&slots, &name);
-            number = if number.is_empty() {
-                name.clone()
-            } else {
-                format!("({number}) * {} + {name}", cut.slots())
-            };
-            names.push(name);
+        // What is above a table sees its rows' numbers only as a column.
+        let mut cuts = self.cuts.clone();
+        for cut in cuts.iter_mut().filter(|cut| cut.column == ROW_NUMBER) {
+            cut.column = "duckward_row".to_owned();
         }
+        let with = format!("(SELECT *, {ROW_NUMBER} AS duckward_row FROM {relation})");
         format!(
-            "(SELECT * EXCLUDE ({}), {number} AS {PIECE} FROM {slots})",
-            names.join(", ")
+            "(SELECT * EXCLUDE (duckward_row) FROM {})",
+            numbered(&cuts, &with)
         )
     }
 
@@ -304,6 +315,30 @@ impl Layout for Plan {
         let planned = self.pieces.get(piece);
         planned.map_or_else(|| piece.to_string(), |planned| planned.name.clone())
     }
+}
+
+/// `relation` with the number of each row's piece, by these cuts.
+fn numbered(cuts: &[Cut], relation: &str) -> String {
+    if let [cut] = cuts {
+        return cut.numbered(relation, PIECE);
+    }
+    let mut slots = relation.to_owned();
+    let mut number = String::new();
+    let mut names = Vec::new();
+    for (index, cut) in cuts.iter().enumerate() {
+        let name = format!("duckward_slot_{index}");
+        slots = cut.numbered(&slots, &name);
+        number = if number.is_empty() {
+            name.clone()
+        } else {
+            format!("({number}) * {} + {name}", cut.slots())
+        };
+        names.push(name);
+    }
+    format!(
+        "(SELECT * EXCLUDE ({}), {number} AS {PIECE} FROM {slots})",
+        names.join(", ")
+    )
 }
 
 #[cfg(test)]

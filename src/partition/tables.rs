@@ -20,7 +20,7 @@ use super::plan::{Plan, replan};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
-use crate::validate::{self, Finding, FindingKind, Layout, PIECE, PieceDigest, Validation};
+use crate::validate::{self, Digests, Finding, FindingKind, Layout, PIECE, Validation};
 use catalog::Catalog;
 
 /// The table that tells which tables are pieces of what; one in each schema that has some.
@@ -372,15 +372,12 @@ impl<E: From<Error>> Run<'_, E> {
     }
 
     /// That `written` has what the source has, piece by piece.
-    fn prove(
-        &mut self,
-        written: &Source,
-        types: &[Named],
-    ) -> Result<(Vec<(usize, PieceDigest)>, Validation), E> {
+    fn prove(&mut self, written: &Source, types: &[Named]) -> Result<(Digests, Validation), E> {
         let whole = validate::Whole {
             source: &self.source,
             columns: &self.columns,
         };
+        let staged = Staged(self.plan);
         let (pieces, validation) = validate::pieces(
             self.ask,
             whole,
@@ -389,7 +386,7 @@ impl<E: From<Error>> Run<'_, E> {
                 columns: types,
                 at: sql::AT,
                 piece: PIECE,
-                layout: self.plan,
+                layout: if self.is_staged { &staged } else { self.plan },
             },
         )?;
         if validation.ok {
@@ -401,6 +398,24 @@ impl<E: From<Error>> Run<'_, E> {
             validation.in_short()
         );
         Err(Error::new(ErrorKind::Transaction, message).into())
+    }
+}
+
+/// Where rows belong that were staged: that is known of each, also where its number in its table said it.
+#[derive(Debug)]
+struct Staged<'a>(&'a Plan);
+
+impl Layout for Staged<'_> {
+    fn number(&self) -> Option<String> {
+        Layout::number(self.0)
+    }
+
+    fn numbered(&self, _relation: &str) -> String {
+        sql::staged_numbered(PIECE)
+    }
+
+    fn name(&self, piece: usize) -> String {
+        Layout::name(self.0, piece)
     }
 }
 

@@ -8,7 +8,6 @@ use super::error::exception;
 use super::guard::to_python;
 use crate::error::{Error, ErrorKind};
 use crate::partition::plan::Plan;
-use crate::validate::Layout;
 
 /// How a table is cut. Made by `ward.plan(...)`.
 #[pyclass(frozen, module = "duckward", name = "Plan", eq)]

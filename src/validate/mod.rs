@@ -30,7 +30,7 @@ pub use digest::digest;
 pub use gaps::Gaps;
 pub use keys::Overlap;
 pub use piece_set::{PIECE, Piece, PieceSet, Planned};
-pub use pieces::{Layout, PieceDigest, Pieces, Whole, pieces};
+pub use pieces::{Digests, Layout, PieceDigest, Pieces, Whole, pieces};
 pub use references::Reference;
 
 /// What is wrong.

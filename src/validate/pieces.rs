@@ -24,8 +24,9 @@ pub struct Whole<'a> {
 
 /// Which rows belong into which piece.
 pub trait Layout: fmt::Debug {
-    /// The number of the piece that a row belongs to, as an expression; soon found where many rows in turn belong to one.
-    fn number(&self) -> String;
+    /// The number of the piece that a row belongs to, as an expression; soon found where many rows in turn belong to one. None
+    /// where a row does not say it any more once it is written.
+    fn number(&self) -> Option<String>;
 
     /// A relation with one column more, that number; soon found in whatever order the rows come.
     fn numbered(&self, relation: &str) -> String;
@@ -58,6 +59,9 @@ pub struct PieceDigest {
     pub digest: String,
 }
 
+/// The pieces that have rows, in order.
+pub type Digests = Vec<(usize, PieceDigest)>;
+
 /// Compares `pieces` with `whole`. The pieces that have rows, in order, and everything that was found.
 ///
 /// # Errors
@@ -66,7 +70,7 @@ pub fn pieces<E: From<Error>>(
     ask: &mut dyn Ask<E>,
     whole: Whole<'_>,
     pieces: &Pieces<'_>,
-) -> Result<(Vec<(usize, PieceDigest)>, Validation), E> {
+) -> Result<(Digests, Validation), E> {
     let shared: Vec<Shared> = whole
         .columns
         .iter()
@@ -79,7 +83,14 @@ pub fn pieces<E: From<Error>>(
         })
         .collect();
     let count = shared.len();
-    let number = pieces.layout.number();
+    let Some(number) = pieces.layout.number() else {
+        let (all, totals, findings) = by_piece(ask, whole, pieces, &shared)?;
+        if findings.is_empty() && totals[0] == totals[1] {
+            let sources = [whole.source, pieces.source];
+            return Ok((all, verdict(sources, Vec::new(), &shared, &totals, findings)));
+        }
+        return Ok((all, located(ask, whole, pieces, findings)?));
+    };
     let both = sql::both_placed(whole.source, pieces.source, pieces.at, &number, &shared);
     let rows = ask.ask(&sql::totals_placed(&both, count))?;
     let mut totals = [Totals::none(count), Totals::none(count)];
@@ -105,7 +116,17 @@ pub fn pieces<E: From<Error>>(
         let sources = [whole.source, pieces.source];
         return Ok((all, verdict(sources, Vec::new(), &shared, &totals, Vec::new())));
     }
-    let mut findings = by_piece(ask, whole, pieces, &shared)?;
+    let (_, _, findings) = by_piece(ask, whole, pieces, &shared)?;
+    Ok((all, located(ask, whole, pieces, findings)?))
+}
+
+/// What differs, without regard to pieces, after what was found of those.
+fn located<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    whole: Whole<'_>,
+    pieces: &Pieces<'_>,
+    mut findings: Vec<Finding>,
+) -> Result<Validation, E> {
     let written = Source {
         name: pieces.source.name.clone(),
         relation: format!(
@@ -123,16 +144,16 @@ pub fn pieces<E: From<Error>>(
     }
     validation.ok = false;
     validation.findings = findings;
-    Ok((all, validation))
+    Ok(validation)
 }
 
-/// The pieces that have other rows than they should.
+/// The pieces that have rows, the rows of both sides, and the pieces that have other rows than they should.
 fn by_piece<E: From<Error>>(
     ask: &mut dyn Ask<E>,
     whole: Whole<'_>,
     pieces: &Pieces<'_>,
     shared: &[Shared],
-) -> Result<Vec<Finding>, E> {
+) -> Result<(Digests, [Totals; 2], Vec<Finding>), E> {
     let belonging = Source {
         name: whole.source.name.clone(),
         relation: pieces.layout.numbered(&whole.source.relation),
@@ -149,8 +170,17 @@ fn by_piece<E: From<Error>>(
     };
     let both = sql::both_by_piece(&belonging, &lying, pieces.piece, shared);
     let rows = ask.ask(&sql::totals_by_piece(&both, shared.len()))?;
+    let found = totals_of(&rows, shared.len())?;
     let mut findings = Vec::new();
-    for (piece, [should, is]) in totals_of(&rows, shared.len())?.pieces {
+    let mut all = Vec::new();
+    for (piece, [should, is]) in found.pieces {
+        if is.rows > 0 {
+            let digest = PieceDigest {
+                rows: is.rows,
+                digest: is.digest(),
+            };
+            all.push((piece, digest));
+        }
         if should == is {
             continue;
         }
@@ -166,7 +196,7 @@ fn by_piece<E: From<Error>>(
         let rows = should.rows.abs_diff(is.rows);
         findings.push(finding(Some(piece), Some(rows).filter(|rows| *rows > 0), message));
     }
-    Ok(findings)
+    Ok((all, found.all, findings))
 }
 
 fn finding(piece: Option<String>, rows: Option<u64>, message: String) -> Finding {

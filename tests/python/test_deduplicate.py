@@ -182,7 +182,7 @@ def test_a_partitioning_and_an_open_transaction_are_refused(
 ) -> None:
     con.execute("create table t as select 1 as k, i as v from range(3) r(i)")
     done: Any = ward.partition(ward.plan("t", by="v", hash=2), tmp_path / "t")
-    with pytest.raises(duckward.InvalidInputError, match="files of a partitioning are not changed"):
+    with pytest.raises(duckward.InvalidInputError, match="pieces of a partitioning are not changed"):
         ward.deduplicate(done, on="k")
     con.execute("begin")
     con.execute("insert into t values (2, 2)")

@@ -12,7 +12,7 @@ use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::done::Attempt;
 use crate::partition::plan::Plan;
-use crate::validate::{self, PIECE, PieceDigest, Validation};
+use crate::validate::{self, Digests, PIECE, Validation};
 
 /// The column that says in which piece's directory a row was found.
 const AT: &str = "duckward_at";
@@ -92,10 +92,12 @@ impl<E: From<Error> + Reason> Run<'_, E> {
 
     /// The first number that no row has, where rows have numbers that say where they are.
     fn end(&mut self) -> Result<Option<u64>, E> {
-        let hidden = self
-            .columns
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("rowid"));
+        // Pieces by row number want it of the table itself.
+        let hidden = self.plan.is_by_row_number()
+            || self
+                .columns
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case("rowid"));
         // Files and queries have none; asking a view costs no more than DuckDB's refusal.
         if hidden || !self.source.is_name() {
             return Ok(None);
@@ -288,7 +290,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
     }
 
     /// The pieces that have rows, each with its digest, and that nothing is missing, doubled, changed or astray.
-    fn prove(&mut self, types: &[(String, String)]) -> Result<(Vec<(usize, PieceDigest)>, Validation), E> {
+    fn prove(&mut self, types: &[(String, String)]) -> Result<(Digests, Validation), E> {
         let data = self.staging.path("data");
         let written = Source {
             name: data.display().to_string(),

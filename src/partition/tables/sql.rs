@@ -28,6 +28,11 @@ pub(super) fn staged() -> String {
     format!("(SELECT * EXCLUDE ({AT}) FROM {STAGED})")
 }
 
+/// What was staged, with the numbers as a column of another name.
+pub(super) fn staged_numbered(name: &str) -> String {
+    format!("(SELECT * EXCLUDE ({AT}), {AT} AS {name} FROM {STAGED})")
+}
+
 /// The pieces that have rows.
 pub(super) fn pieces() -> String {
     format!("SELECT {AT}::VARCHAR FROM {STAGED} GROUP BY {AT} ORDER BY {AT}")
