@@ -787,16 +787,16 @@ class Ward:
         target_rows: int,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Partitioning:
-        """Cuts the tables of a partitioning anew, so that each has about `target_rows`.
+        """Cuts a partitioning anew, so that each piece has about `target_rows`.
 
         A piece of more than twice as many rows is split where its rows are; neighbours of which one has less
         than half are put together, to no more than one and a half. By hash there are more pieces, or fewer.
-        One value is never split, and NULL stays a piece of its own. It is what the tables have now that is
-        cut, rows that were put into them since included, with all that `partition(replace=True)` promises;
-        all of them are written anew.
+        One value is never split, and NULL stays a piece of its own. It is what the tables or files have now
+        that is cut, rows that were put into the tables since included, with all that
+        `partition(replace=True)` promises; all pieces are written anew.
 
         Args:
-            partitioning: of tables, by range, time or hash of one column.
+            partitioning: by range, time or hash of one column.
             target_rows: rows of a piece.
             connection: another connection to the same database; otherwise the ward's.
 
@@ -804,8 +804,9 @@ class Ward:
             The new one; where nothing is to be changed, the one that was given.
 
         Raises:
-            InvalidInputError: it is a directory, or cut by value, row number or several columns; its tables
-                are missing or have other columns; another one took its place; that makes too many pieces.
+            InvalidInputError: it is cut by value, row number or several columns; its tables are missing or
+                have other columns, its files are missing, added or changed; another one took its place; that
+                makes too many pieces.
             StateError: a transaction is open.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
                 CorruptionError: as of `sql()`.

@@ -18,11 +18,11 @@ pub use manifest::{FileOnDisk, Manifest, Part};
 
 use super::column::{check_names, columns, named, unknown};
 use super::done::{Partitioning, Place};
-use super::plan::{MOST, Plan};
+use super::plan::{MOST, Plan, replan};
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted};
 use crate::engine::{Ask, Reason};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
 use crate::validate::Finding;
 use staging::{Staging, broken};
@@ -127,6 +127,63 @@ pub fn partition<E: From<Error> + Reason>(
     if options.batch_rows == Some(0) {
         return Err(Error::invalid("batch_rows", "0", "give 1 or more").into());
     }
+    cut(ask, watch, plan, (source, columns), target, options, room)
+}
+
+/// Cuts a directory anew, so that each piece has about `target` rows: what is more than twice as large is split, neighbours of
+/// less than half are put together. None where they need no change.
+///
+/// # Errors
+/// As those of [`partition`]; [`Invalid`](crate::ErrorKind::Invalid), too, for pieces that have no neighbours, and for files that are not
+/// those that `manifest` tells of.
+pub fn rebalance<E: From<Error> + Reason>(
+    ask: &mut dyn Ask<E>,
+    watch: &mut dyn FnMut(Progress),
+    path: &Path,
+    manifest: &Manifest,
+    target: u64,
+    room: Room,
+) -> Result<Option<Partitioning>, E> {
+    if check::read(path)? != *manifest {
+        let message = format!(
+            "{} is not what it was: another partitioning took its place; find it by Partitioning.load()",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::Invalid, message).into());
+    }
+    if let Some(finding) = check(path, manifest)?.first() {
+        let message = format!(
+            "{} cannot be balanced: {}; check() tells all",
+            path.display(),
+            finding.message
+        );
+        return Err(Error::new(ErrorKind::Invalid, message).into());
+    }
+    let source = Source {
+        name: path.display().to_string(),
+        relation: files(path, "**/*.parquet"),
+    };
+    let Some(plan) = replan(ask, &manifest.plan, &source, target)? else {
+        return Ok(None);
+    };
+    let options = Options {
+        replace: true,
+        ..Options::default()
+    };
+    let source = (source, manifest.columns.clone());
+    cut(ask, watch, &plan, source, path, &options, room).map(Some)
+}
+
+/// Cuts a source, whose columns are name and type, whatever the plan says of it.
+fn cut<E: From<Error> + Reason>(
+    ask: &mut dyn Ask<E>,
+    watch: &mut dyn FnMut(Progress),
+    plan: &Plan,
+    (source, columns): (Source, Vec<(String, String)>),
+    target: &Path,
+    options: &Options,
+    room: Room,
+) -> Result<Partitioning, E> {
     let mut run = Run {
         ask,
         watch,

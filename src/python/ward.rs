@@ -768,7 +768,7 @@ impl PyWard {
         }
     }
 
-    /// Cuts the tables of a partitioning anew, so that each has about `target_rows`.
+    /// Cuts a partitioning anew, so that each piece has about `target_rows`.
     #[pyo3(signature = (partitioning, *, target_rows, connection=None))]
     fn rebalance<'py>(
         slf: &Bound<'py, Self>,
@@ -782,13 +782,22 @@ impl PyWard {
         let mut asking = Asking::new(slf, connection);
         let changed = match &done.place {
             Place::Tables(home) => tables::rebalance(&mut asking, home, &done.manifest, target_rows),
-            Place::Directory(_) => {
-                let message = "a directory is not balanced in place: make a new plan, and partition by it";
-                Err(Error::new(ErrorKind::Invalid, message).into())
+            Place::Directory(path) => {
+                let core = &slf.get().core;
+                let (room, held) = py.detach(|| core.writing());
+                let mut watch = |progress| py.detach(|| core.wrote(path, progress));
+                let changed =
+                    lake::rebalance(&mut asking, &mut watch, path, &done.manifest, target_rows, room);
+                py.detach(|| drop(held));
+                changed
             }
         };
         match changed {
-            Ok(Some(done)) => Bound::new(py, PyPartitioning::of(done, &asking)),
+            Ok(Some(done)) => {
+                let core = &slf.get().core;
+                py.detach(|| core.published(&done));
+                Bound::new(py, PyPartitioning::of(done, &asking))
+            }
             Ok(None) => Ok(partitioning.clone()),
             Err(stopped) => Err(stopped.into_py(py)),
         }

@@ -481,6 +481,35 @@ def test_pieces_by_row_number(con: Any, ward: duckward.Ward, tmp_path: pathlib.P
             assert ward.validate("t", done).ok
 
 
+def test_a_directory_is_balanced(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT range AS id, (range * range) % 9000 AS v, "
+        "CASE WHEN range % 50 = 0 THEN NULL ELSE DATE '2024-01-01' + (sqrt(range) * 3)::INTEGER END AS d, "
+        "['a', 'b'][1 + range % 2] AS e FROM range(20000)"
+    )
+    hows: list[dict[str, Any]] = [
+        {"by": "d", "every": "month"},
+        {"by": "v", "pieces": 30},
+        {"by": "id", "pieces": 2},
+        {"by": "id", "hash": 9},
+    ]
+    for number, how in enumerate(hows):
+        done = ward.partition(ward.plan("t", **how), tmp_path / str(number))
+        more = ward.rebalance(done, target_rows=2000)
+        assert len(more) != len(done)
+        assert more.plan.source == "t"
+        check(con, ward, more, "t")
+        assert ward.rebalance(more, target_rows=2000).to_dict() == more.to_dict()
+        with pytest.raises(duckward.InvalidInputError, match="another partitioning took its place"):
+            ward.rebalance(done, target_rows=10)
+    done = ward.partition(ward.plan("t", by="e", value=True), tmp_path / "e")
+    with pytest.raises(duckward.InvalidInputError, match="they are cut by value"):
+        ward.rebalance(done, target_rows=10)
+    (tmp_path / "0" / "more.parquet").write_bytes(b"")
+    with pytest.raises(duckward.InvalidInputError, match=r"file more\.parquet belongs to no piece"):
+        ward.rebalance(duckward.Partitioning.load(tmp_path / "0"), target_rows=10)
+
+
 def test_pieces_are_sorted(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
     con.execute(
         'CREATE TABLE t AS SELECT hash(range) % 5 AS k, hash(range * 3) % 1000 AS "o \'x", range AS id '

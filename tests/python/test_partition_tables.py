@@ -577,7 +577,7 @@ def test_random_tables_are_balanced(con: Any, ward: duckward.Ward) -> None:
                 assert frequent[0][0] * 1.5 >= piece["rows"] - 2 * target
 
 
-def test_what_cannot_be_balanced(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+def test_what_cannot_be_balanced(con: Any, ward: duckward.Ward) -> None:
     con.execute("CREATE TABLE t AS SELECT range AS id, range % 3 AS v FROM range(100)")
     hows: list[tuple[dict[str, Any], str]] = [
         ({"by": "v", "value": True}, "they are cut by value, and no value is split"),
@@ -605,9 +605,6 @@ def test_what_cannot_be_balanced(con: Any, ward: duckward.Ward, tmp_path: pathli
     ):
         ward.rebalance(done, target_rows=10)
     assert idle(con)
-    lake = ward.partition(ward.plan("t", by="id", pieces=4), tmp_path / "lake")
-    with pytest.raises(duckward.InvalidInputError, match="a directory is not balanced in place"):
-        ward.rebalance(lake, target_rows=10)
 
 
 def test_cancelling_leaves_the_old_state(con: Any, ward: duckward.Ward) -> None:
