@@ -538,11 +538,11 @@ def test_a_share_that_takes_too_long_is_tried_again(con: Any, tmp_path: pathlib.
         calls.append(value)
         if calls.count(-1) < 2 and value == 7:
             calls.append(-1)
-            time.sleep(3)
+            time.sleep(3.5)
         return value
 
     def always_late(value: int) -> int:
-        time.sleep(2)
+        time.sleep(3)
         return value
 
     con.create_function("late", late, ["BIGINT"], "BIGINT", side_effects=True)
@@ -550,7 +550,7 @@ def test_a_share_that_takes_too_long_is_tried_again(con: Any, tmp_path: pathlib.
     with duckward.guard(con, memory="2GB") as ward:
         plan = ward.plan("SELECT CASE WHEN id = 7 THEN late(id) ELSE id END AS id FROM t", by="id", hash=3)
     calls.clear()
-    with duckward.guard(con, memory="2GB", query_timeout="1s") as ward:
+    with duckward.guard(con, memory="2GB", query_timeout="2s") as ward:
         done = ward.partition(plan, tmp_path / "t")
         assert done.rows == 20
         assert [(attempt["share"], attempt["attempt"]) for attempt in done.attempts] == [(0, 1), (0, 2)]
