@@ -157,3 +157,11 @@ def run_in_cgroup(tmp_path: pathlib.Path) -> Callable[..., Ended]:
             return Ended(done.returncode, done.stdout, done.stderr, group.peak())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def handler_of_ctrl_c() -> Iterator[None]:
+    """After each test Ctrl-C is handled as before: by Python's own handler."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    assert signal.getsignal(signal.SIGINT) is before
