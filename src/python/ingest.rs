@@ -325,6 +325,23 @@ fn length(chunk: &Bound<'_, PyAny>) -> PyResult<u64> {
     chunk.getattr(intern!(chunk.py(), "num_rows"))?.extract()
 }
 
+impl Loader<'_> {
+    /// Gives the batch its name, or takes it away. DuckDB runs a statement for that; before 2.0 it asks for signals in it, and what
+    /// their handler raises is lost. Here it is not.
+    fn named(&self, call: &str, batch: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = self.py();
+        let descriptor = self.asking.ward.get().core().guardian().signal_descriptor();
+        let mut signals = CtrlC::enter(py, descriptor)?;
+        let con = self.seat.con(py);
+        let called = match batch {
+            Some(batch) => con.call_method1(call, (BATCH, batch)),
+            None => con.call_method1(call, (BATCH,)),
+        };
+        signals.leave(py)?;
+        called.map(drop)
+    }
+}
+
 impl Ask<Stopped> for Loader<'_> {
     fn ask(&mut self, sql: &str) -> Result<Rows, Stopped> {
         self.asking.ask(sql)
@@ -344,9 +361,7 @@ impl Load<Stopped> for Loader<'_> {
         let py = self.py();
         let shape = self.source.call_method0(intern!(py, "shape"))?;
         if !shape.is_instance_of::<PyList>() {
-            self.seat
-                .con(py)
-                .call_method1(intern!(py, "register"), (BATCH, shape))?;
+            self.named("register", Some(shape))?;
             return Ok(None);
         }
         let found: Vec<(String, Vec<String>)> = shape.extract()?;
@@ -367,7 +382,7 @@ impl Load<Stopped> for Loader<'_> {
         self.source
             .call_method1(intern!(py, "bind"), (self.columns.clone(), defaults))?;
         // A stream has columns before it has rows.
-        if let Ok(schema) = self.source.getattr(intern!(py, "schema")) {
+        if let Some(schema) = self.source.getattr_opt(intern!(py, "schema"))? {
             let names: Vec<String> = schema.getattr(intern!(py, "names"))?.extract()?;
             matched(&names, &self.columns, table)?;
         }
@@ -383,10 +398,7 @@ impl Load<Stopped> for Loader<'_> {
         let py = self.py();
         self.buffer.clear();
         // Nothing of the batch before is held while the next one comes.
-        let _ = self
-            .seat
-            .con(py)
-            .call_method1(intern!(py, "unregister"), (BATCH,));
+        self.named("unregister", None)?;
         let (mut rows, mut bytes) = (0, 0);
         loop {
             let Some((chunk, chunk_bytes)) = self.chunk()? else {
@@ -441,9 +453,7 @@ impl Load<Stopped> for Loader<'_> {
             table = table.call_method1(intern!(py, "append_column"), (ROW, column))?;
         }
         let names: Vec<String> = table.getattr(intern!(py, "column_names"))?.extract()?;
-        self.seat
-            .con(py)
-            .call_method1(intern!(py, "register"), (BATCH, table))?;
+        self.named("register", Some(table))?;
         Ok(Layout::read(names.iter().map(String::as_str)))
     }
 
