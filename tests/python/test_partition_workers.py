@@ -36,7 +36,8 @@ def same(ward: duckward.Ward, done: duckward.Partitioning, source: str) -> None:
     assert bool(done.validation)
     assert done.check() == []
     assert ward.validate(source, done).ok
-    assert [entry.name for entry in pathlib.Path(done.path).parent.iterdir() if entry.name.startswith(".duckward")] == []
+    beside = pathlib.Path(done.path).parent.iterdir()
+    assert [entry.name for entry in beside if entry.name.startswith(".duckward")] == []
 
 
 def test_threads_see_what_is_committed(tmp_path: pathlib.Path) -> None:
