@@ -714,19 +714,25 @@ impl PyWard {
                     ("batch_rows", batch_rows.is_some()),
                     ("workers", workers.is_some()),
                     ("executor", executor.is_some()),
+                    ("worker_memory", worker_memory.is_some()),
                 ];
                 if let Some((name, _)) = only.into_iter().find(|(_, given)| *given) {
-                    let accepted = "it is for directories; tables are written in one transaction";
-                    return Err(exception(py, &Error::invalid(name, "it", accepted)));
+                    let message = format!(
+                        "{name}= is for directories, and tables are written in one transaction: leave it out, or give the \
+                         path of a directory as into="
+                    );
+                    return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
                 }
                 tables::partition(&mut asking, plan, &template, replace)
             }
             Target::Directory(path) => {
                 let core = &slf.get().core;
+                let pooled = executor.is_some() || workers.is_some();
+                let hands = pooled.then(|| hands(py, workers, executor)).transpose()?;
                 let (room, held) = py.detach(|| core.writing());
-                if executor.is_some() || workers.is_some() {
+                if let Some(workers) = hands {
                     asking.pool = Some(Pool {
-                        workers: hands(py, workers, executor)?,
+                        workers,
                         executor: executor.cloned(),
                         memory: worker_memory.cloned(),
                         files: room.files,

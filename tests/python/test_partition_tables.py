@@ -143,6 +143,15 @@ def test_types_that_no_table_has(con: Any, ward: duckward.Ward) -> None:
     assert [name for name, _ in done.to_dict()["columns"]] == ["id", "nothing", "piece"]
 
 
+def test_what_is_for_directories_is_refused(con: Any, ward: duckward.Ward) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(100)")
+    plan = ward.plan("t", by="id", pieces=3)
+    more: list[dict[str, Any]] = [{"sort": "id"}, {"batch_rows": 9}, {"workers": 2}, {"worker_memory": "1GB"}]
+    for given in more:
+        with pytest.raises(duckward.InvalidInputError, match=f"{next(iter(given))}= is for directories"):
+            ward.partition(plan, INTO, **given)
+
+
 def test_our_own_names_are_refused(con: Any, ward: duckward.Ward) -> None:
     source = "SELECT range AS id, 'Duck' AS Duckward_piece FROM range(100)"
     with pytest.raises(duckward.InvalidInputError, match="names that begin with duckward_"):

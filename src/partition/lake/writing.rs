@@ -183,7 +183,8 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 self.room.memory = self.room.memory.times(0.7);
             }
             if response != Response::Again {
-                self.room.files = (self.room.pieces() / 2).max(1);
+                let at_once = self.room.pieces().min(self.plan.pieces.len());
+                self.room.files = (at_once / 2).max(1);
             }
             self.staging.clear_below(&directory)?;
             self.ask.pause(wait(failed))?;
@@ -243,6 +244,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 &part,
             )?;
             staging::join(&part, to)?;
+            std::fs::remove_dir(&part).map_err(|error| broken("removing", &part, &error))?;
             std::fs::remove_dir_all(&directory).map_err(|error| broken("removing", &directory, &error))?;
         }
         std::fs::remove_dir_all(&bundles).map_err(|error| broken("removing", &bundles, &error).into())
