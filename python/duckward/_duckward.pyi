@@ -735,7 +735,9 @@ class Ward:
         plan (keep it with `plan.save()`) the next call goes on after the last share that was written, and
         anything else that a killed process has left is removed. A share that fails for want of memory or
         time is tried three times, smaller, after 2 and 4 seconds; `attempts` of what is returned says so.
-        A piece is a directory such as `ts_month=2024-01`; `_duckward.json` says what is there. A transaction
+        A piece is a directory such as `ts_month=2024-01`; `_duckward.json` says what is there. Files have
+        version 2 of Parquet's encodings and zstd, which DuckDB, Arrow, polars, Spark 3.3 and Trino read, and
+        tools of before 2022 may not. A transaction
         that is open sees one state of its tables; without one, a source that changes meanwhile is found out
         and nothing is published.
 
@@ -757,8 +759,8 @@ class Ward:
                 what is replaced.
             sort: columns to sort the rows of each piece by; it is written as one file then. That takes
                 longer, and makes files smaller and quicker to search.
-            batch_rows: rows of a share; otherwise 10 million, or more where there are many pieces, of each
-                of which every share makes a file.
+            batch_rows: rows of a share; otherwise what fits into 0.4 of the memory, 10 million at most, or more
+                where there are many pieces, of each of which every share makes a file.
             workers: so many statements at once, each of which writes some of the pieces; on threads of this
                 process, where they see what is committed.
             executor: a `concurrent.futures.Executor` that runs them instead: a pool of processes, or Dask's

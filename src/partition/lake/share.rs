@@ -8,14 +8,17 @@ use sha2::{Digest, Sha256};
 use super::manifest::hexadecimal;
 use crate::error::ErrorKind;
 use crate::partition::plan::Plan;
+use crate::units::Bytes;
 use crate::validate::{Layout, PIECE};
 
 /// The form in which a journal is kept.
 const VERSION: u32 = 1;
-/// Rows of a share unless told otherwise: less is soon written again.
+/// Rows of a share at most, unless told otherwise: less is soon written again.
 const ROWS: u64 = 10_000_000;
+/// What a share may take of the memory, as rows in memory: more is spilled before it is written, at nearly twice the cost.
+const PART: f64 = 0.4;
 /// Rows of a piece in a share, on the average, at least: each share makes a file of each piece.
-const ROWS_OF_PIECE: u64 = 250_000;
+const ROWS_OF_PIECE: u64 = 200_000;
 /// Attempts at one share.
 pub(super) const ATTEMPTS: u32 = 3;
 
@@ -94,12 +97,17 @@ impl Share {
     }
 }
 
-/// The shares of a table whose rows have the numbers below `end`, for `plan`; `rows` of them in each if that is given. All at
-/// once where the numbers say nothing of where rows are: those of an open transaction are far above the others.
-pub(super) fn shares(plan: &Plan, end: u64, rows: Option<u64>) -> Vec<Share> {
-    let fit = rows
-        .unwrap_or(ROWS.max(plan.pieces.len() as u64 * ROWS_OF_PIECE))
-        .max(1);
+/// The rows of a share that is written in so much memory.
+pub(super) fn rows_of_share(plan: &Plan, memory: Bytes) -> u64 {
+    let width = (plan.bytes().get() / plan.rows.max(1)).max(1);
+    let in_memory = memory.times(PART).get() / width;
+    in_memory.min(ROWS).max(plan.pieces.len() as u64 * ROWS_OF_PIECE)
+}
+
+/// The shares of a table whose rows have the numbers below `end`, for `plan`, with so many rows in each. All at once where
+/// the numbers say nothing of where rows are: those of an open transaction are far above the others.
+pub(super) fn shares(plan: &Plan, end: u64, rows: u64) -> Vec<Share> {
+    let fit = rows.max(1);
     let count = end / fit;
     if count < 2 || end / 4 > plan.rows {
         return vec![Share::All];
@@ -242,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::engine::source::Source;
-    use crate::partition::plan::{Cut, Rule};
+    use crate::partition::plan::{Cut, Piece, Rule};
 
     fn plan(rows: u64) -> Plan {
         let cut = Cut {
@@ -276,7 +284,7 @@ mod tests {
         fn shares_cover_every_row_once_and_so_do_their_halves(
             end in 1u64..1_000_000, rows in 1u64..100_000, parts in proptest::collection::vec(0usize..40, 0..20)
         ) {
-            let shares = shares(&plan(end), end, Some(rows));
+            let shares = shares(&plan(end), end, rows);
             prop_assert!(cover(&shares, end), "{shares:?}");
             let mut journal = Journal::new(&plan(end), shares);
             for share in parts {
@@ -309,17 +317,35 @@ mod tests {
 
     #[test]
     fn a_small_table_is_one_share_and_so_is_one_whose_numbers_are_far_apart() {
-        assert_eq!(shares(&plan(19_999_999), 19_999_999, None), [Share::All]);
-        assert_eq!(shares(&plan(20_000_000), 20_000_000, None).len(), 2);
-        assert_eq!(shares(&plan(20_000_000), 1 << 60, None), [Share::All]);
+        let of = |end| shares(&plan(20_000_000), end, 10_000_000);
+        assert_eq!(of(19_999_999), [Share::All]);
+        assert_eq!(of(20_000_000).len(), 2);
+        assert_eq!(of(1 << 60), [Share::All]);
+    }
+
+    #[test]
+    fn a_share_fits_the_memory_but_makes_no_small_files() {
+        let mut plan = plan(1_000_000);
+        plan.pieces = vec![
+            Piece {
+                name: "a".to_owned(),
+                condition: "true".to_owned(),
+                rows: 500_000,
+                bytes: Bytes(50_000_000),
+            };
+            2
+        ];
+        assert_eq!(rows_of_share(&plan, Bytes(1_000_000_000)), 4_000_000);
+        assert_eq!(rows_of_share(&plan, Bytes(100_000_000_000)), ROWS);
+        assert_eq!(rows_of_share(&plan, Bytes(1_000_000)), 2 * ROWS_OF_PIECE);
     }
 
     #[test]
     fn a_journal_is_read_again_only_for_its_plan() {
-        let mut journal = Journal::new(&plan(90), shares(&plan(90), 90, Some(30)));
+        let mut journal = Journal::new(&plan(90), shares(&plan(90), 90, 30));
         journal.done[1] = true;
         assert_eq!((journal.written(), journal.next()), (1, Some(0)));
-        let begun = Journal::new(&plan(90), shares(&plan(90), 95, Some(30)));
+        let begun = Journal::new(&plan(90), shares(&plan(90), 95, 30));
         assert_eq!(Journal::read(&journal.text(), &begun), Some(journal.clone()));
         let other = Journal::new(&plan(91), begun.shares.clone());
         assert_eq!(Journal::read(&journal.text(), &other), None);

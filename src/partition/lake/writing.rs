@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::manifest::{self, Manifest, Part};
-use super::share::{ATTEMPTS, Journal, Response, Share, shares, shares_of_pieces, wait};
+use super::share::{ATTEMPTS, Journal, Response, Share, rows_of_share, shares, shares_of_pieces, wait};
 use super::staging::{self, Staging, broken, move_piece};
 use super::{Options, Progress, Room, described, files, pattern};
 use crate::engine::source::Source;
@@ -72,7 +72,14 @@ impl<E: From<Error> + Reason> Run<'_, E> {
     fn journal(&mut self) -> Result<Journal, E> {
         let all = match self.ask.workers() {
             None => match self.end()? {
-                Some(end) => shares(self.plan, end, self.options.batch_rows),
+                Some(end) => {
+                    let rows = self.options.batch_rows;
+                    shares(
+                        self.plan,
+                        end,
+                        rows.unwrap_or(rows_of_share(self.plan, self.room.memory)),
+                    )
+                }
                 None => vec![Share::All],
             },
             Some(workers) => shares_of_pieces(self.plan, workers, self.room.pieces() / workers),
@@ -326,8 +333,9 @@ impl<E: From<Error> + Reason> Run<'_, E> {
     }
 }
 
-/// How files are written: smaller than DuckDB's default makes them, and as fast.
-const FORMAT: &str = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1";
+/// How files are written: half as large as DuckDB's default makes them, and sooner. Version 2 is the encodings of numbers
+/// by their differences, which readers of the last years know.
+const FORMAT: &str = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1";
 
 /// The statement that writes a query's rows into a directory for each value of a column. One that failed and is run again
 /// finds files of the time before.
