@@ -196,6 +196,52 @@ pub(super) struct ByPiece {
     pub all: [Totals; 2],
 }
 
+/// What [`sql::totals_placed`] says: the totals of both sides, of each piece those of the rows that lie in it, and whether some
+/// lie where they do not belong.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub all: [Totals; 2],
+    pub pieces: BTreeMap<usize, Totals>,
+    strayed: bool,
+}
+
+impl Placed {
+    pub(super) fn read(rows: &Rows, count: usize) -> Result<Self> {
+        let mut found = Placed {
+            all: [Totals::none(count), Totals::none(count)],
+            pieces: BTreeMap::new(),
+            strayed: false,
+        };
+        for row in rows {
+            let (piece, row) = row.split_first().ok_or_else(unread)?;
+            let (totals, astray) = Totals::placed(row, count).ok_or_else(unread)?;
+            let Some(piece) = piece else {
+                found.all[0] = totals;
+                continue;
+            };
+            found.all[1].add(&totals);
+            found.strayed |= astray > 0;
+            found.pieces.insert(piece.parse().map_err(|_| unread())?, totals);
+        }
+        Ok(found)
+    }
+
+    /// Whether the pieces have the rows of the source, and each of them its own.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.strayed && self.all[0] == self.all[1]
+    }
+
+    /// As [`totals_of`] gives it, where each piece has what it should.
+    pub(super) fn by_piece(self) -> ByPiece {
+        let both = |totals: Totals| [totals.clone(), totals];
+        let pieces = self.pieces.into_iter();
+        ByPiece {
+            pieces: pieces.map(|(piece, totals)| (piece, both(totals))).collect(),
+            all: self.all,
+        }
+    }
+}
+
 /// Reads what [`sql::totals_by_piece`] asks for.
 pub(super) fn totals_of(rows: &Rows, count: usize) -> Result<ByPiece> {
     let none = || [Totals::none(count), Totals::none(count)];

@@ -1,4 +1,6 @@
-//! A source against its pieces. One pass over both gives the totals of every piece; only pieces that differ are looked into.
+//! A source against its pieces. Where a plan says which rows belong into a piece, one pass asks whether they are where they
+//! belong, and whether they are together those of the source: that costs the same however many pieces there are. Where not all is
+//! well, another gives the totals of every piece on both sides; only pieces that differ are looked into.
 //!
 //! Where a plan says which rows belong into a piece, each differing piece is compared by itself, so whatever is found of it is
 //! found there. Otherwise the rows are compared as one, and those that the source has not, or less often, are looked for in the
@@ -6,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use super::compare::{ByPiece, Options, compare, of_column, same_name, totals_of, verdict};
+use super::compare::{ByPiece, Options, Placed, compare, of_column, same_name, totals_of, verdict};
 use super::keys::{grouped, index};
-use super::piece_set::{Described, Picked, Piece, Planned};
+use super::piece_set::{Described, PIECE, Picked, Piece, Planned};
 use super::sql::{self, Shared, comparable};
 use super::{Example, Finding, FindingKind, PieceRows, Validation, counted, shown};
 use crate::engine::Ask;
@@ -42,7 +44,14 @@ pub(super) fn compare_pieces<E: From<Error>>(
     let number = plan.map_or_else(|| outside.to_string(), |plan| plan.number.clone());
     let both = both(source, &number, rows, &common);
     let count = common.shared.len();
-    let found = totals_of(&ask.ask(&sql::totals_by_piece(&both, count))?, count)?;
+    let in_place = match plan.filter(|plan| fits(plan, &rows.columns[0])) {
+        Some(plan) => in_place(ask, source, plan, &common)?,
+        None => None,
+    };
+    let found = match in_place {
+        Some(found) => found,
+        None => totals_of(&ask.ask(&sql::totals_by_piece(&both, count))?, count)?,
+    };
     if plan.is_some() {
         findings.extend(piece_by_piece(ask, source, rows, &common, &found, options)?);
     } else if found.all[0] != found.all[1] {
@@ -61,7 +70,25 @@ pub(super) fn compare_pieces<E: From<Error>>(
     Ok(validation)
 }
 
-/// Whether the source has the columns that the plan cuts by.
+/// The totals of every piece, if all rows of the source are in them, no others, and each where it belongs; of the source only
+/// those of all its rows.
+fn in_place<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    source: &Source,
+    plan: &Planned,
+    common: &Common,
+) -> Result<Option<ByPiece>, E> {
+    let numbered = Source {
+        name: String::new(),
+        relation: plan.numbered.clone(),
+    };
+    let both = sql::both_placed(source, &numbered, PIECE, &plan.number, &common.shared);
+    let count = common.shared.len();
+    let placed = Placed::read(&ask.ask(&sql::totals_placed(&both, count))?, count)?;
+    Ok(placed.is_whole().then(|| placed.by_piece()))
+}
+
+/// Whether there are the columns that the plan cuts by.
 fn fits(plan: &Planned, columns: &[(String, String)]) -> bool {
     plan.cut_by.iter().all(|wanted| columns.contains(wanted))
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::compare::{Options, Totals, compare, totals_of, unread, verdict};
+use super::compare::{Options, Placed, Totals, compare, totals_of, verdict};
 use super::sql::{self, Shared};
 use super::{Finding, FindingKind, Validation};
 use crate::engine::Ask;
@@ -92,29 +92,22 @@ pub fn pieces<E: From<Error>>(
         return Ok((all, located(ask, whole, pieces, findings)?));
     };
     let both = sql::both_placed(whole.source, pieces.source, pieces.at, &number, &shared);
-    let rows = ask.ask(&sql::totals_placed(&both, count))?;
-    let mut totals = [Totals::none(count), Totals::none(count)];
-    let mut all = Vec::new();
-    let mut strayed = false;
-    for row in rows {
-        let (piece, row) = row.split_first().ok_or_else(unread)?;
-        let (of_row, astray) = Totals::placed(row, count).ok_or_else(unread)?;
-        let Some(piece) = piece else {
-            totals[0] = of_row;
-            continue;
-        };
-        totals[1].add(&of_row);
-        strayed |= astray > 0;
-        let digest = PieceDigest {
-            rows: of_row.rows,
-            digest: of_row.digest(),
-        };
-        all.push((piece.parse().map_err(|_| unread())?, digest));
-    }
-    all.sort_by_key(|(piece, _)| *piece);
-    if !strayed && totals[0] == totals[1] {
+    let placed = Placed::read(&ask.ask(&sql::totals_placed(&both, count))?, count)?;
+    let digest = |totals: &Totals| PieceDigest {
+        rows: totals.rows,
+        digest: totals.digest(),
+    };
+    let all = placed
+        .pieces
+        .iter()
+        .map(|(piece, totals)| (*piece, digest(totals)))
+        .collect();
+    if placed.is_whole() {
         let sources = [whole.source, pieces.source];
-        return Ok((all, verdict(sources, Vec::new(), &shared, &totals, Vec::new())));
+        return Ok((
+            all,
+            verdict(sources, Vec::new(), &shared, &placed.all, Vec::new()),
+        ));
     }
     let (_, _, findings) = by_piece(ask, whole, pieces, &shared)?;
     Ok((all, located(ask, whole, pieces, findings)?))
