@@ -695,10 +695,10 @@ class Ward:
             by: the column to cut by, or up to three, one after the other; without it, one is advised.
             every: by time: a piece for each "hour", "day", "week", "month", "quarter" or "year".
             zone: the zone whose calendar that is, for a TIMESTAMP WITH TIME ZONE; otherwise the session's.
-            pieces: by range: so many pieces with about as many rows each, 1 to 1,000.
+            pieces: by range: so many pieces with about as many rows each, 1 to 10,000.
             rows: by range: about so many rows a piece; of a table without `by`, in the order of its rows.
             hash: by hash: so many pieces, 1 to 10,000; the same in every version of DuckDB.
-            value: by value: a piece for each, up to 1,000, and one for values that come later.
+            value: by value: a piece for each, up to 10,000, and one for values that come later.
             connection: another connection to the same database; otherwise the ward's.
 
         Of several columns `every` goes with the first date or time; `hash`, then `value`, then `pieces` or
@@ -708,7 +708,7 @@ class Ward:
             duckdb.Error: there is no such source or zone, or it cannot be read: DuckDB's exception,
                 unchanged.
             InvalidInputError: there is no such column, it cannot be cut that way, there is nothing to cut, or
-                that makes too many pieces: more than 1,000 by time, range or value, 10,000 by hash.
+                that makes too many pieces: more than 10,000.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
                 CorruptionError: as of `sql()`.
         """

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::done::{Partitioning, Place};
 use super::lake::Part;
@@ -46,7 +47,7 @@ impl Partitioning {
                 format!("({})", self.query())
             },
             numbered: self.numbered(&empty),
-            number: plan.number(),
+            layout: Arc::new(plan.clone()),
             cut_by: cut_by.collect(),
         };
         PieceSet::planned(self.place.to_string(), pieces, planned)

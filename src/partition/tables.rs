@@ -406,8 +406,8 @@ impl<E: From<Error>> Run<'_, E> {
 struct Staged<'a>(&'a Plan);
 
 impl Layout for Staged<'_> {
-    fn number(&self) -> Option<String> {
-        Layout::number(self.0)
+    fn is_said_by_rows(&self) -> bool {
+        self.0.is_said_by_rows()
     }
 
     fn numbered(&self, _relation: &str) -> String {

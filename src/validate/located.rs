@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::compare::{ByPiece, Options, compare, of_column, same_name, totals_of, verdict};
 use super::keys::{grouped, index};
-use super::piece_set::{Described, Picked, Piece, Planned};
+use super::piece_set::{Described, PIECE, Picked, Piece, Planned};
 use super::sql::{self, Shared, comparable};
 use super::{Example, Finding, FindingKind, PieceRows, Validation, counted, shown};
 use crate::engine::Ask;
@@ -39,8 +39,11 @@ pub(super) fn compare_pieces<E: From<Error>>(
     let (common, mut findings) = matched(source, columns, rows)?;
     let plan = rows.set.plan().filter(|plan| fits(plan, columns));
     let outside = rows.set.pieces().len();
-    let number = plan.map_or_else(|| outside.to_string(), |plan| plan.number.clone());
-    let both = both(source, &number, rows, &common);
+    let numbered = match plan {
+        Some(plan) => plan.layout.numbered(&source.relation),
+        None => format!("(SELECT *, {outside} AS {PIECE} FROM {})", source.relation),
+    };
+    let both = both(&numbered, rows, &common);
     let count = common.shared.len();
     let found = totals_of(&ask.ask(&sql::totals_by_piece(&both, count))?, count)?;
     if plan.is_some() {
@@ -148,7 +151,7 @@ fn suffix(shared: &Shared, picked: &Picked) -> &'static str {
 }
 
 /// Both sides in one: the side in `s`, the piece in `p`, the columns as `c0`, `c1`, ...
-fn both(source: &Source, number: &str, rows: &Described<'_>, common: &Common) -> String {
+fn both(numbered: &str, rows: &Described<'_>, common: &Common) -> String {
     let list: Vec<String> = common
         .shared
         .iter()
@@ -171,10 +174,9 @@ fn both(source: &Source, number: &str, rows: &Described<'_>, common: &Common) ->
         .map(|shared| shared.left_type.as_str())
         .collect();
     format!(
-        "SELECT 0::UTINYINT AS s, ({number})::BIGINT AS p, {} FROM {} AS duckward_source UNION ALL \
+        "SELECT 0::UTINYINT AS s, {PIECE}::BIGINT AS p, {} FROM {numbered} AS duckward_source UNION ALL \
          SELECT 1::UTINYINT, p, {} FROM ({})",
         list.join(", "),
-        source.relation,
         renamed.join(", "),
         rows.read(&common.picked, &types)
     )

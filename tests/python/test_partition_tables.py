@@ -598,8 +598,8 @@ def test_what_cannot_be_balanced(con: Any, ward: duckward.Ward) -> None:
         with pytest.raises(duckward.InvalidInputError, match=expected):
             ward.rebalance(done, target_rows=10)
         check(con, ward, done, "t")
-    long = ward.partition(ward.plan("SELECT range AS id FROM range(5000)", by="id", pieces=4), "long_{piece}")
-    with pytest.raises(duckward.InvalidInputError, match=r"that makes \d+ pieces, and 1000 are the most"):
+    long = ward.partition(ward.plan("SELECT range AS id FROM range(50000)", by="id", pieces=4), "long_{piece}")
+    with pytest.raises(duckward.InvalidInputError, match=r"that makes \d+ pieces, and 10000 are the most"):
         ward.rebalance(long, target_rows=2)
     assert long.check() == []
     done = ward.partition(ward.plan("t", by="id", pieces=4), INTO, replace=True)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::balanced::bounds;
 use super::planner::{Planner, too_many};
-use super::{Cut, MOST, MOST_COMPARED, Plan, Rule, Wish};
+use super::{Cut, MOST, Plan, Rule, Wish};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,13 +52,9 @@ pub fn replan<E: From<Error>>(
     if changed == *cut {
         return Ok(None);
     }
-    let most = match changed.rule {
-        Rule::Hash { .. } => MOST,
-        _ => MOST_COMPARED,
-    };
     let pieces = changed.slots() - 1;
-    if pieces > most {
-        return Err(too_many(pieces, most, "give more `target_rows`").into());
+    if pieces > MOST {
+        return Err(too_many(pieces, "give more `target_rows`").into());
     }
     next.cuts = vec![changed];
     next.pieces = next.written();

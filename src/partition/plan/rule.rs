@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::MOST;
-use super::literal::{literal, printed};
+use super::literal::{list, literal, printed};
 use crate::engine::text::quoted_name;
 use crate::partition::calendar::Step;
 use crate::partition::column::Family;
@@ -200,37 +200,41 @@ impl Cut {
             return format!("(SELECT *, {} AS {name} FROM {relation})", self.number());
         }
         let column = quoted_name(&self.column);
-        let list = |values: &[String]| {
-            let all: Vec<String> = values
-                .iter()
-                .map(|value| literal(value, &self.type_name))
-                .collect();
-            format!("[{}]", all.join(", "))
-        };
+        let list = |values: &[String]| list(values, &self.type_name);
         // The slot is the number of bounds that are not above the value: what is known of it is a multiple of `step`.
         let mut step = (bounds.len() + 1).next_power_of_two() / BRANCHES;
         let first: Vec<String> = bounds.iter().skip(step - 1).step_by(step).cloned().collect();
         let start = self.halves(&first, 0, &mut |slot| (slot * step).to_string());
-        let mut found = format!("(SELECT *, {start} AS {name} FROM {relation})");
-        let all = list(bounds);
+        // The lists come from a row of their own: as constants they would be made anew for every vector, at each step.
+        let lists = match values {
+            None => format!("{} AS duckward_bounds", list(bounds)),
+            Some(values) => format!(
+                "{} AS duckward_bounds, {} AS duckward_values",
+                list(bounds),
+                list(values)
+            ),
+        };
+        let mut found = format!("(SELECT *, {start} AS {name} FROM {relation}, (SELECT {lists}))");
         while step > 1 {
             step /= 2;
             // Beyond the list is NULL, and no step is made.
             found = format!(
-                "(SELECT * REPLACE (CASE WHEN {column} >= ({all})[{name} + {step}] THEN {name} + {step} ELSE {name} END \
-                 AS {name}) FROM {found})"
+                "(SELECT * REPLACE (CASE WHEN {column} >= duckward_bounds[{name} + {step}] THEN {name} + {step} ELSE {name} \
+                 END AS {name}) FROM {found})"
             );
         }
-        let last = match values {
-            None => name.to_owned(),
-            Some(values) => format!(
-                "CASE WHEN {column} = ({})[{name} + 1] THEN {name} ELSE {} END",
-                list(values),
-                values.len()
+        let (last, lists) = match values {
+            None => (name.to_owned(), "duckward_bounds"),
+            Some(values) => (
+                format!(
+                    "CASE WHEN {column} = duckward_values[{name} + 1] THEN {name} ELSE {} END",
+                    values.len()
+                ),
+                "duckward_bounds, duckward_values",
             ),
         };
         format!(
-            "(SELECT * REPLACE (CASE WHEN {column} IS NULL THEN {} ELSE {last} END AS {name}) FROM {found})",
+            "(SELECT * EXCLUDE ({lists}) REPLACE (CASE WHEN {column} IS NULL THEN {} ELSE {last} END AS {name}) FROM {found})",
             self.slots() - 1
         )
     }
