@@ -13,7 +13,7 @@ mod rule;
 use serde::{Deserialize, Serialize};
 
 pub use planner::{Wish, plan};
-pub use replan::replan;
+pub use replan::{Next, replan};
 pub use rule::{Cut, Rule};
 
 use crate::engine::source::Source;
@@ -172,7 +172,7 @@ impl Plan {
     }
 
     /// Whether it goes by the numbers that DuckDB gives to the rows of a table, which are no column.
-    pub(super) fn is_by_row_number(&self) -> bool {
+    pub(in crate::partition) fn is_by_row_number(&self) -> bool {
         self.cuts.iter().any(|cut| cut.column == ROW_NUMBER)
             && !self
                 .columns
@@ -380,6 +380,7 @@ mod tests {
         let mut plan = plan();
         plan.cuts[0].rule = Rule::Value {
             values: vec![String::new()],
+            slots: Vec::new(),
         };
         plan.cuts[0].type_name = "VARCHAR".to_owned();
         let first = &plan.written()[0];

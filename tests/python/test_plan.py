@@ -80,13 +80,8 @@ def test_every_row_of_every_type_is_in_one_piece(con: Any, ward: duckward.Ward, 
 
 @pytest.mark.parametrize(
     "value",
-    [
-        "i - 7", "i / 7 - 10", "(i * 1.25)::DECIMAL(38, 3)", "DATE '2024-01-01' + i::INTEGER",
-        "TIMESTAMPTZ '2024-03-31 00:00:00+01' + INTERVAL (i) MINUTE", "TIMESTAMP_NS '2024-01-01' + INTERVAL (i) SECOND",
-        "md5(i::VARCHAR)::UUID", "encode(chr(i::INTEGER))", "TIME '00:00:00' + INTERVAL (i) MINUTE",
-        "i * INTERVAL 1 HOUR", "chr(i::INTEGER) || ',1,' || chr(39) || i", "repeat(',', i::INTEGER)",
-    ],
-)  # fmt: skip
+    ["chr(i::INTEGER) || ',1,' || chr(39) || i", "repeat(',', i::INTEGER)", "encode(chr(i::INTEGER))"],
+)
 def test_values_of_many_pieces_are_told_apart(con: Any, ward: duckward.Ward, value: str) -> None:
     con.execute(f"CREATE TABLE t AS SELECT {value} AS v FROM range(200) AS r(i), range(2)")
     con.execute("INSERT INTO t VALUES (NULL)")
@@ -126,7 +121,9 @@ def test_ten_thousand_pieces(con: Any, ward: duckward.Ward, tmp_path: pathlib.Pa
     (finding,) = [one for one in ward.validate("t", done).findings if one["kind"] == "missing_rows"]
     assert finding["piece"] == "user 103"
     con.execute("INSERT INTO t SELECT range, 'more ' || range, NULL FROM range(10000)")
-    with pytest.raises(duckward.InvalidInputError, match="more than 10000 values; cut it by hash or by range"):
+    with pytest.raises(
+        duckward.InvalidInputError, match="more than 10000 values; cut it by hash or by range"
+    ):
         ward.plan("t", by="s", value=True)
 
 

@@ -540,7 +540,10 @@ impl<E: From<Error>> Planner<'_, E> {
             let why = format!("it has more than {MOST} values; cut it by hash or by range");
             return Err(cannot(column, &why).into());
         }
-        Ok(Rule::Value { values })
+        Ok(Rule::Value {
+            values,
+            slots: Vec::new(),
+        })
     }
 
     /// Counts the rows of each piece, in one pass.
@@ -548,9 +551,14 @@ impl<E: From<Error>> Planner<'_, E> {
         let keys: BTreeSet<String> = plan.cuts.iter().map(|cut| quoted_name(&cut.column)).collect();
         let keys: Vec<String> = keys.into_iter().collect();
         let keys = format!("(SELECT {} FROM {})", keys.join(", "), self.source.relation);
+        let numbered = plan.numbered(&keys);
+        self.count_in(plan, &numbered, size)
+    }
+
+    /// The same, where the rows have the numbers of their pieces.
+    pub(super) fn count_in(&mut self, plan: &mut Plan, numbered: &str, size: Size) -> Result<(), E> {
         let rows = self.ask.ask(&format!(
-            "SELECT {PIECE}::VARCHAR, count(*)::VARCHAR FROM {} GROUP BY {PIECE}",
-            plan.numbered(&keys)
+            "SELECT {PIECE}::VARCHAR, count(*)::VARCHAR FROM {numbered} GROUP BY {PIECE}"
         ))?;
         for row in rows {
             let numbers = row
