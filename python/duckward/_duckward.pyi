@@ -695,10 +695,10 @@ class Ward:
             by: the column to cut by, or up to three, one after the other; without it, one is advised.
             every: by time: a piece for each "hour", "day", "week", "month", "quarter" or "year".
             zone: the zone whose calendar that is, for a TIMESTAMP WITH TIME ZONE; otherwise the session's.
-            pieces: by range: so many pieces with about as many rows each, 1 to 1,000.
+            pieces: by range: so many pieces with about as many rows each, 1 to 10,000.
             rows: by range: about so many rows a piece; of a table without `by`, in the order of its rows.
             hash: by hash: so many pieces, 1 to 10,000; the same in every version of DuckDB.
-            value: by value: a piece for each, up to 1,000, and one for values that come later.
+            value: by value: a piece for each, up to 10,000, and one for values that come later.
             connection: another connection to the same database; otherwise the ward's.
 
         Of several columns `every` goes with the first date or time; `hash`, then `value`, then `pieces` or
@@ -708,7 +708,7 @@ class Ward:
             duckdb.Error: there is no such source or zone, or it cannot be read: DuckDB's exception,
                 unchanged.
             InvalidInputError: there is no such column, it cannot be cut that way, there is nothing to cut, or
-                that makes too many pieces: more than 1,000 by time, range or value, 10,000 by hash.
+                that makes too many pieces: more than 10,000.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
                 CorruptionError: as of `sql()`.
         """
@@ -793,12 +793,19 @@ class Ward:
 
         A piece of more than twice as many rows is split where its rows are; neighbours of which one has less
         than half are put together, to no more than one and a half. By hash there are more pieces, or fewer.
-        One value is never split, and NULL stays a piece of its own. It is what the tables or files have now
-        that is cut, rows that were put into the tables since included, with all that
-        `partition(replace=True)` promises; all pieces are written anew.
+        By value small ones are put together, to no more than `target_rows`, and pieces of several values that
+        became too large are taken apart. One value is never split (`plan.heavy` of the new one names those of
+        a cut by value), and NULL and all other values stay pieces of their own. By row number pieces are put
+        together and not split. Of several columns the first by time or range is cut anew, else the first by
+        hash, else the last by value, so that pieces have `target_rows` on the average.
+
+        It is what the tables or files have now that is cut, rows that were put into the tables since
+        included, with all that `partition(replace=True)` promises. Pieces that need no change are taken over:
+        files as they are, under another name if need be, after their SHA-256 was compared; tables after their
+        digest was. `validation` of the new one is of what was written anew.
 
         Args:
-            partitioning: by range, time or hash of one column.
+            partitioning: files or tables.
             target_rows: rows of a piece.
             connection: another connection to the same database; otherwise the ward's.
 
@@ -806,9 +813,9 @@ class Ward:
             The new one; where nothing is to be changed, the one that was given.
 
         Raises:
-            InvalidInputError: it is cut by value, row number or several columns; its tables are missing or
-                have other columns, its files are missing, added or changed; another one took its place; that
-                makes too many pieces.
+            InvalidInputError: pieces by row number are too large, or are cut by another column, too; its
+                tables are missing or have other columns, its files are missing, added or changed; another one
+                took its place; that makes too many pieces.
             StateError: a transaction is open.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
                 CorruptionError: as of `sql()`.

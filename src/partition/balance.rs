@@ -65,6 +65,60 @@ pub fn hashed(rows: &[u64], pieces: usize, target: u64) -> usize {
     }
 }
 
+/// Values put together anew; of each slot there are the places of its values and their rows. A slot of several values that has
+/// more than twice the target is taken apart; what has less than half of it is put together, to no more than the target. The
+/// places of each slot, in the order of their first.
+pub fn regrouped(slots: &[Vec<(usize, u64)>], target: u64) -> Vec<Vec<usize>> {
+    let target = target.max(1);
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    // The last of the small ones, where more may be put to it, and its rows.
+    let mut open: Option<(Vec<usize>, u64)> = None;
+    for slot in slots {
+        let rows: u64 = slot.iter().map(|(_, rows)| rows).sum();
+        let parts: Vec<&[(usize, u64)]> = if rows > target.saturating_mul(2) {
+            slot.chunks(1).collect()
+        } else {
+            vec![slot]
+        };
+        for part in parts {
+            let places: Vec<usize> = part.iter().map(|(place, _)| *place).collect();
+            let rows: u64 = part.iter().map(|(_, rows)| rows).sum();
+            if rows >= target.div_ceil(2) {
+                groups.push(places);
+                continue;
+            }
+            match &mut open {
+                Some((before, sum)) if *sum + rows <= target => {
+                    before.extend(places);
+                    *sum += rows;
+                }
+                _ => groups.extend(open.replace((places, rows)).map(|(places, _)| places)),
+            }
+        }
+    }
+    groups.extend(open.map(|(places, _)| places));
+    for group in &mut groups {
+        group.sort_unstable();
+    }
+    groups.sort_unstable();
+    groups
+}
+
+/// Of each slot after these changes the slots that it is made of, whole; none of a part.
+pub fn origins(changes: &[Change], within: &BTreeMap<usize, Vec<String>>) -> Vec<Vec<usize>> {
+    let mut all = Vec::new();
+    for change in changes {
+        match change {
+            Change::Join(slots) => all.push(slots.clone().collect()),
+            Change::Split { slot, .. } => match within.get(slot).map_or(0, Vec::len) {
+                0 => all.push(vec![*slot]),
+                bounds => all.extend((0..=bounds).map(|_| Vec::new())),
+            },
+        }
+    }
+    all
+}
+
 /// A cut by time or range after these changes of its slots but the one of NULL; `bounds` says at which values a slot is split.
 /// None of a cut that has no neighbours.
 pub fn changed(cut: &Cut, changes: &[Change], bounds: &BTreeMap<usize, Vec<String>>) -> Option<Cut> {
@@ -183,6 +237,40 @@ mod tests {
 
     proptest! {
         #[test]
+        fn values_are_put_together_once_and_only_the_small(
+            slots in prop::collection::vec(prop::collection::vec(prop_oneof![0u64..50, 0u64..1000], 1..5), 0..40), target in 1u64..400
+        ) {
+            let mut rows = Vec::new();
+            let slots: Vec<Vec<(usize, u64)>> = slots
+                .iter()
+                .map(|slot| {
+                    slot.iter()
+                        .map(|count| {
+                            rows.push(*count);
+                            (rows.len() - 1, *count)
+                        })
+                        .collect()
+                })
+                .collect();
+            let groups = regrouped(&slots, target);
+            let mut places: Vec<usize> = groups.concat();
+            places.sort_unstable();
+            prop_assert_eq!(places, (0..rows.len()).collect::<Vec<_>>());
+            prop_assert!(groups.windows(2).all(|pair| pair[0][0] < pair[1][0]));
+            let sizes: Vec<u64> = groups.iter().map(|group| group.iter().map(|place| rows[*place]).sum()).collect();
+            for (group, size) in groups.iter().zip(&sizes) {
+                prop_assert!(group.len() == 1 || *size <= 2 * target);
+            }
+            prop_assert!(sizes.iter().filter(|size| **size * 2 < target).count() <= 1);
+            // What was done needs no more doing.
+            let again: Vec<Vec<(usize, u64)>> = groups
+                .iter()
+                .map(|group| group.iter().map(|place| (*place, rows[*place])).collect())
+                .collect();
+            prop_assert_eq!(regrouped(&again, target), groups);
+        }
+
+        #[test]
         fn every_slot_is_in_one_piece_and_sizes_come_near(
             rows in prop::collection::vec(prop_oneof![0u64..50, 0u64..1000], 0..80), target in 1u64..400
         ) {
@@ -211,6 +299,8 @@ mod tests {
                 }
             }
             prop_assert_eq!(next, rows.len());
+            let whole = origins(&decided, &BTreeMap::new()).concat();
+            prop_assert_eq!(whole, (0..rows.len()).collect::<Vec<_>>());
             // No two neighbours are left that could be put together, and what was done needs no more doing.
             for pair in decided.windows(2) {
                 if let [Change::Join(one), Change::Join(other)] = pair {
@@ -231,6 +321,8 @@ mod tests {
                 .collect();
             if let Some(Cut { rule: Rule::Range { bounds }, .. }) = changed(&cut, &decided, &within) {
                 prop_assert_eq!(bounds.len() + 1, sizes.len().max(1));
+                let whole = origins(&decided, &within);
+                prop_assert_eq!(whole.len(), sizes.len());
                 prop_assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]));
             }
         }

@@ -11,6 +11,7 @@ mod share;
 mod staging;
 mod writing;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) use manifest::hexadecimal;
@@ -18,13 +19,14 @@ pub use manifest::{FileOnDisk, Manifest, Part};
 
 use super::column::{check_names, columns, named, unknown};
 use super::done::{Partitioning, Place};
+use super::pieces::{Located, numbered, parts, relation};
 use super::plan::{MOST, Plan, replan};
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted};
 use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
-use crate::validate::Finding;
+use crate::validate::{Finding, Layout};
 use staging::{Staging, broken};
 use writing::Run;
 
@@ -127,15 +129,29 @@ pub fn partition<E: From<Error> + Reason>(
     if options.batch_rows == Some(0) {
         return Err(Error::invalid("batch_rows", "0", "give 1 or more").into());
     }
-    cut(ask, watch, plan, (source, columns), target, options, room)
+    let work = Work {
+        source,
+        columns,
+        layout: plan,
+        same: Vec::new(),
+    };
+    cut(
+        ask,
+        watch,
+        plan,
+        work,
+        Staging::new(target, options.replace)?,
+        options,
+        room,
+    )
 }
 
-/// Cuts a directory anew, so that each piece has about `target` rows: what is more than twice as large is split, neighbours of
-/// less than half are put together. None where they need no change.
+/// Cuts a directory anew, so that each piece has about `target` rows: what is more than twice as large is split, what has less
+/// than half is put together. None where no piece needs a change. The files of those that need none are taken over as they are.
 ///
 /// # Errors
-/// As those of [`partition`]; [`Invalid`](crate::ErrorKind::Invalid), too, for pieces that have no neighbours, and for files that are not
-/// those that `manifest` tells of.
+/// As those of [`partition`] and [`replan`]; [`Invalid`](crate::ErrorKind::Invalid), too, for files that are not those that `manifest`
+/// tells of.
 pub fn rebalance<E: From<Error> + Reason>(
     ask: &mut dyn Ask<E>,
     watch: &mut dyn FnMut(Progress),
@@ -144,13 +160,7 @@ pub fn rebalance<E: From<Error> + Reason>(
     target: u64,
     room: Room,
 ) -> Result<Option<Partitioning>, E> {
-    if check::read(path)? != *manifest {
-        let message = format!(
-            "{} is not what it was: another partitioning took its place; find it by Partitioning.load()",
-            path.display()
-        );
-        return Err(Error::new(ErrorKind::Invalid, message).into());
-    }
+    check_same(path, manifest)?;
     if let Some(finding) = check(path, manifest)?.first() {
         let message = format!(
             "{} cannot be balanced: {}; check() tells all",
@@ -163,15 +173,76 @@ pub fn rebalance<E: From<Error> + Reason>(
         name: path.display().to_string(),
         relation: files(path, "**/*.parquet"),
     };
-    let Some(plan) = replan(ask, &manifest.plan, &source, target)? else {
+    let place = Place::Directory(path.to_path_buf());
+    let parts = parts(manifest);
+    let located = numbered(&place, &parts);
+    let Some(next) = replan(ask, &manifest.plan, &source, &located, target)? else {
         return Ok(None);
+    };
+    let before: BTreeMap<usize, &Part> = parts.iter().copied().collect();
+    // Another DuckDB may hash otherwise, and the pieces of a manifest have digests of one.
+    let same = if version(ask)? == manifest.duckdb {
+        next.same(&|before_it| before.contains_key(&before_it))
+    } else {
+        Vec::new()
+    };
+    let is_same = |number: &usize| same.iter().any(|(_, before)| before == number);
+    let changed: Vec<(usize, &Part)> = parts.into_iter().filter(|(number, _)| !is_same(number)).collect();
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    let by_place: Vec<(usize, &Part)> = changed
+        .iter()
+        .filter_map(|(number, part)| Some((next.place(*number)?, *part)))
+        .collect();
+    let by_place = Located::new(&place, &next.plan, &by_place);
+    let work = Work {
+        source: Source {
+            name: source.name,
+            relation: relation(&place, changed.iter().map(|(_, part)| *part)),
+        },
+        columns: manifest.columns.clone(),
+        layout: if next.plan.is_by_row_number() {
+            &by_place
+        } else {
+            &next.plan
+        },
+        same: same
+            .into_iter()
+            .map(|(number, number_before)| (number, before[&number_before].clone()))
+            .collect(),
     };
     let options = Options {
         replace: true,
         ..Options::default()
     };
-    let source = (source, manifest.columns.clone());
-    cut(ask, watch, &plan, source, path, &options, room).map(Some)
+    let staging = Staging::new(path, true)?;
+    // From here on nobody else can put another in its place.
+    check_same(path, manifest)?;
+    cut(ask, watch, &next.plan, work, staging, &options, room).map(Some)
+}
+
+/// Refuses a directory that is not what `manifest` tells of any more.
+fn check_same(path: &Path, manifest: &Manifest) -> Result<()> {
+    if check::read(path)? == *manifest {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is not what it was: another partitioning took its place; find it by Partitioning.load()",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Invalid, message))
+}
+
+/// What is cut, and what is taken over.
+struct Work<'a> {
+    /// The rows that are written, and their columns: name and type.
+    source: Source,
+    columns: Vec<(String, String)>,
+    /// Where they belong.
+    layout: &'a dyn Layout,
+    /// Pieces of the target that stay, with the numbers that they get.
+    same: Vec<(usize, Part)>,
 }
 
 /// Cuts a source, whose columns are name and type, whatever the plan says of it.
@@ -179,8 +250,8 @@ fn cut<E: From<Error> + Reason>(
     ask: &mut dyn Ask<E>,
     watch: &mut dyn FnMut(Progress),
     plan: &Plan,
-    (source, columns): (Source, Vec<(String, String)>),
-    target: &Path,
+    work: Work<'_>,
+    staging: Staging,
     options: &Options,
     room: Room,
 ) -> Result<Partitioning, E> {
@@ -189,9 +260,11 @@ fn cut<E: From<Error> + Reason>(
         watch,
         plan,
         options,
-        source,
-        columns,
-        staging: Staging::new(target, options.replace)?,
+        source: work.source,
+        columns: work.columns,
+        layout: work.layout,
+        same: work.same,
+        staging,
         room,
         attempts: Vec::new(),
         resumed: 0,
@@ -206,6 +279,12 @@ fn cut<E: From<Error> + Reason>(
         attempts: run.attempts,
         resumed: run.resumed,
     })
+}
+
+/// The version of the DuckDB that is asked.
+fn version<E>(ask: &mut dyn Ask<E>) -> Result<String, E> {
+    let rows = ask.ask("SELECT version()")?;
+    Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
 }
 
 /// Name and type of each column.

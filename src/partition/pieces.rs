@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::done::{Partitioning, Place};
-use super::lake::Part;
+use super::lake::{Manifest, Part};
+use super::plan::Plan;
 use super::tables::union;
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted, quoted_name};
-use crate::validate::{PIECE, Piece, PieceSet, Planned};
+use crate::validate::{Layout, PIECE, Piece, PieceSet, Planned};
 
 impl Partitioning {
     /// Its pieces, in the order of the plan, those without rows too.
@@ -19,7 +21,7 @@ impl Partitioning {
             .manifest
             .pieces
             .iter()
-            .map(|part| (part.name.as_str(), self.relation(part)))
+            .map(|part| (part.name.as_str(), relation(&self.place, std::iter::once(part))))
             .collect();
         let pieces = plan
             .pieces
@@ -39,29 +41,24 @@ impl Partitioning {
             .cuts
             .iter()
             .map(|cut| (cut.column.clone(), cut.type_name.clone()));
+        let (rows, numbered) = if self.manifest.pieces.is_empty() {
+            (
+                empty.clone(),
+                format!("(SELECT *, 0::BIGINT AS {PIECE} FROM {empty})"),
+            )
+        } else {
+            (
+                format!("({})", self.query()),
+                numbered(&self.place, &parts(&self.manifest)),
+            )
+        };
         let planned = Planned {
-            rows: if self.manifest.pieces.is_empty() {
-                empty.clone()
-            } else {
-                format!("({})", self.query())
-            },
-            numbered: self.numbered(&empty),
-            number: plan.number(),
+            rows,
+            numbered,
+            layout: Arc::new(plan.clone()),
             cut_by: cut_by.collect(),
         };
         PieceSet::planned(self.place.to_string(), pieces, planned)
-    }
-
-    /// The rows of a piece.
-    fn relation(&self, part: &Part) -> String {
-        match (&self.place, &part.table) {
-            (Place::Directory(path), _) => {
-                let files: Vec<String> = part.files.iter().map(|file| read(path, &file.path)).collect();
-                format!("read_parquet([{}], hive_partitioning = false)", files.join(", "))
-            }
-            (Place::Tables(home), Some(table)) => home.table(table),
-            (Place::Tables(_), None) => self.empty(),
-        }
     }
 
     /// A relation of the same columns without rows.
@@ -74,55 +71,100 @@ impl Partitioning {
             .collect();
         format!("(SELECT {} WHERE false)", columns.join(", "))
     }
+}
 
-    /// The rows of all pieces, each with the number of its piece: that of its table, or by the path of its file.
-    fn numbered(&self, empty: &str) -> String {
-        let plan = &self.manifest.plan;
-        let numbers: BTreeMap<&str, usize> = plan
-            .pieces
-            .iter()
-            .enumerate()
-            .map(|(number, piece)| (piece.name.as_str(), number))
-            .collect();
-        let number = |part: &Part| {
-            let number = numbers.get(part.name.as_str());
-            number.map_or_else(|| "NULL".to_owned(), usize::to_string)
-        };
-        let parts = &self.manifest.pieces;
-        let path = match &self.place {
-            _ if parts.is_empty() => return format!("(SELECT *, 0::BIGINT AS {PIECE} FROM {empty})"),
-            Place::Tables(_) => {
-                let tables: Vec<String> = parts
-                    .iter()
-                    .map(|part| {
-                        format!(
-                            "SELECT *, {}::BIGINT AS {PIECE} FROM {}",
-                            number(part),
-                            self.relation(part)
-                        )
-                    })
-                    .collect();
-                return format!("({})", union(&tables));
-            }
-            Place::Directory(path) => path,
-        };
-        let (paths, places): (Vec<String>, Vec<String>) = parts
-            .iter()
-            .flat_map(|part| part.files.iter().map(move |file| (part, &file.path)))
-            .map(|(part, file)| {
-                let place = quoted(&path.join(file).display().to_string());
-                (read(path, file), format!("({place}, {}::BIGINT)", number(part)))
-            })
-            .unzip();
-        // A file that were not in the list would give NULL, which is no number, and not be left out.
-        format!(
-            "(SELECT duckward_rows.* EXCLUDE (duckward_file), {PIECE} FROM \
-             read_parquet([{}], hive_partitioning = false, filename = 'duckward_file') AS duckward_rows \
-             LEFT JOIN (VALUES {}) AS duckward_files(duckward_path, {PIECE}) ON duckward_file = duckward_path)",
-            paths.join(", "),
-            places.join(", ")
-        )
+/// Rows whose piece is where they lie, whatever the plan says of their columns.
+#[derive(Debug)]
+pub(super) struct Located<'a> {
+    plan: &'a Plan,
+    numbered: String,
+}
+
+impl<'a> Located<'a> {
+    /// The rows of these pieces, which have these numbers in the plan.
+    pub(super) fn new(place: &Place, plan: &'a Plan, parts: &[(usize, &Part)]) -> Self {
+        Located {
+            plan,
+            numbered: numbered(place, parts),
+        }
     }
+}
+
+impl Layout for Located<'_> {
+    fn is_said_by_rows(&self) -> bool {
+        false
+    }
+
+    fn numbered(&self, _relation: &str) -> String {
+        self.numbered.clone()
+    }
+
+    fn name(&self, piece: usize) -> String {
+        Layout::name(self.plan, piece)
+    }
+}
+
+/// The pieces that have rows, each with its number in the plan.
+pub(super) fn parts(manifest: &Manifest) -> Vec<(usize, &Part)> {
+    let all = manifest.plan.pieces.iter().enumerate();
+    let numbers: BTreeMap<&str, usize> = all.map(|(number, piece)| (piece.name.as_str(), number)).collect();
+    let number = |part: &Part| numbers.get(part.name.as_str()).copied();
+    manifest
+        .pieces
+        .iter()
+        .filter_map(|part| Some((number(part)?, part)))
+        .collect()
+}
+
+/// The rows of some pieces, of one or more.
+pub(super) fn relation<'a>(place: &Place, parts: impl Iterator<Item = &'a Part>) -> String {
+    match place {
+        Place::Directory(path) => {
+            let files: Vec<String> = parts
+                .flat_map(|part| part.files.iter().map(|file| read(path, &file.path)))
+                .collect();
+            format!("read_parquet([{}], hive_partitioning = false)", files.join(", "))
+        }
+        Place::Tables(home) => {
+            let tables: Vec<String> = parts
+                .filter_map(|part| Some(format!("SELECT * FROM {}", home.table(part.table.as_ref()?))))
+                .collect();
+            format!("({})", union(&tables))
+        }
+    }
+}
+
+/// The same, each row with the number of its piece: that of its table, or by the path of its file.
+pub(super) fn numbered(place: &Place, parts: &[(usize, &Part)]) -> String {
+    let path = match place {
+        Place::Tables(home) => {
+            let tables: Vec<String> = parts
+                .iter()
+                .filter_map(|(number, part)| {
+                    let table = home.table(part.table.as_ref()?);
+                    Some(format!("SELECT *, {number}::BIGINT AS {PIECE} FROM {table}"))
+                })
+                .collect();
+            return format!("({})", union(&tables));
+        }
+        Place::Directory(path) => path,
+    };
+    let (paths, places): (Vec<String>, Vec<String>) = parts
+        .iter()
+        .flat_map(|(number, part)| part.files.iter().map(move |file| (number, &file.path)))
+        .map(|(number, file)| {
+            let place = quoted(&path.join(file).display().to_string());
+            (read(path, file), format!("({place}, {number}::BIGINT)"))
+        })
+        .unzip();
+    // A file that were not in the list would give NULL, which is no number, and not be left out.
+    format!(
+        "(SELECT duckward_rows.* EXCLUDE (duckward_file), {PIECE} FROM \
+         read_parquet([{}], hive_partitioning = false, filename = 'duckward_file') AS duckward_rows \
+         LEFT JOIN (VALUES {}) AS duckward_files(duckward_path, {PIECE}) ON duckward_file = duckward_path)",
+        paths.join(", "),
+        places.join(", ")
+    )
 }
 
 /// The path of a file as DuckDB reads it: a bracket or a star in it is none of a pattern.

@@ -13,7 +13,7 @@ mod rule;
 use serde::{Deserialize, Serialize};
 
 pub use planner::{Wish, plan};
-pub use replan::replan;
+pub use replan::{Next, replan};
 pub use rule::{Cut, Rule};
 
 use crate::engine::source::Source;
@@ -25,10 +25,9 @@ use crate::validate::{Layout, PIECE};
 const VERSION: u32 = 1;
 /// What DuckDB calls the number of a table's row.
 const ROW_NUMBER: &str = "rowid";
-/// The most pieces of a cut by hash, and of a plan.
+/// The most pieces of a cut. So many files are written, proved and read in little memory; of more, what is done for each piece
+/// takes longer than what is done with rows.
 pub const MOST: usize = 10_000;
-/// The most pieces of a cut whose bounds are compared one by one: DuckDB keeps a vector for each comparison and thread.
-pub const MOST_COMPARED: usize = 1000;
 
 /// How a table is cut.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,7 +157,7 @@ impl Plan {
     }
 
     /// The number of the piece that a row of the source is in, from 0, as an SQL expression over its columns. The same as
-    /// asking each piece's condition, but decided by halves.
+    /// asking each piece's condition, but decided by halves; of thousands of pieces it is long, and slow for rows in any order.
     pub fn number(&self) -> String {
         let mut number = String::new();
         for cut in &self.cuts {
@@ -173,7 +172,7 @@ impl Plan {
     }
 
     /// Whether it goes by the numbers that DuckDB gives to the rows of a table, which are no column.
-    pub(super) fn is_by_row_number(&self) -> bool {
+    pub(in crate::partition) fn is_by_row_number(&self) -> bool {
         self.cuts.iter().any(|cut| cut.column == ROW_NUMBER)
             && !self
                 .columns
@@ -290,8 +289,8 @@ impl Plan {
 }
 
 impl Layout for Plan {
-    fn number(&self) -> Option<String> {
-        (!self.is_by_row_number()).then(|| self.number())
+    fn is_said_by_rows(&self) -> bool {
+        !self.is_by_row_number()
     }
 
     /// `relation`, which has the columns of the source, with the number of each row's piece, from 0, as the column [`PIECE`].
@@ -381,6 +380,7 @@ mod tests {
         let mut plan = plan();
         plan.cuts[0].rule = Rule::Value {
             values: vec![String::new()],
+            slots: Vec::new(),
         };
         plan.cuts[0].type_name = "VARCHAR".to_owned();
         let first = &plan.written()[0];

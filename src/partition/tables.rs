@@ -8,7 +8,7 @@ mod catalog;
 mod sql;
 mod template;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use sql::union;
 pub use template::{Home, Template};
@@ -16,7 +16,8 @@ pub use template::{Home, Template};
 use super::column::{check_names, columns, named};
 use super::done::{Partitioning, Place};
 use super::lake::{Manifest, Part};
-use super::plan::{Plan, replan};
+use super::pieces::{Located, numbered, parts, relation};
+use super::plan::{Next, Plan, replan};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,16 +48,22 @@ pub fn partition<E: From<Error>>(
         check_names(&source, &found)?;
         let columns = named(found);
         plan.check_columns(&columns)?;
-        written(ask, plan, (source, columns), template, replace)
+        let work = Work {
+            source,
+            columns,
+            layout: plan,
+            same: Vec::new(),
+        };
+        written(ask, plan, work, template, replace)
     })
 }
 
-/// Cuts the tables anew, so that each has about `target` rows: what is more than twice as large is split, neighbours of less
-/// than half are put together. None where they need no change. Rows that were put into them since are kept.
+/// Cuts the tables anew, so that each has about `target` rows: what is more than twice as large is split, what has less than
+/// half is put together. None where no piece needs a change. Rows that were put into them since are kept. A table that needs no
+/// change, and has what it had when it was written, is not written again; it may get another name.
 ///
 /// # Errors
-/// As those of [`partition`]; [`ErrorKind::Invalid`], too, for pieces that have no neighbours (see
-/// [`replan`]), and where the tables are not those that `manifest` tells of.
+/// As those of [`partition`] and [`replan`]; [`ErrorKind::Invalid`], too, where the tables are not those that `manifest` tells of.
 pub fn rebalance<E: From<Error>>(
     ask: &mut dyn Ask<E>,
     home: &Home,
@@ -83,12 +90,138 @@ pub fn rebalance<E: From<Error>>(
             name: home.to_string(),
             relation: format!("({})", query(home, manifest)),
         };
-        let Some(plan) = replan(ask, &manifest.plan, &source, target)? else {
+        let place = Place::Tables(home.clone());
+        let parts = parts(manifest);
+        let located = numbered(&place, &parts);
+        let Some(next) = replan(ask, &manifest.plan, &source, &located, target)? else {
             return Ok(None);
         };
-        let columns = manifest.columns.clone();
-        written(ask, &plan, (source, columns), &home.as_template(), true).map(Some)
+        let same = same(ask, home, manifest, &next)?;
+        let Some((same, changed)) = apart(ask, &place, &next, same, &parts)? else {
+            return Ok(None);
+        };
+        let by_place: Vec<(usize, &Part)> = changed
+            .iter()
+            .filter_map(|(number, part)| Some((next.place(*number)?, *part)))
+            .collect();
+        let by_place = Located::new(&place, &next.plan, &by_place);
+        let work = Work {
+            source: Source {
+                name: source.name,
+                relation: relation(&place, changed.iter().map(|(_, part)| *part)),
+            },
+            columns: manifest.columns.clone(),
+            layout: if next.plan.is_by_row_number() {
+                &by_place
+            } else {
+                &next.plan
+            },
+            same: same
+                .into_iter()
+                .map(|(number, _, part)| (number, part.clone()))
+                .collect(),
+        };
+        written(ask, &next.plan, work, &home.as_template(), true).map(Some)
     })
+}
+
+/// What is cut, and what is taken over.
+struct Work<'a> {
+    /// The rows that are written, and their columns.
+    source: Source,
+    columns: Vec<Named>,
+    /// Where they belong.
+    layout: &'a dyn Layout,
+    /// Pieces of before that stay, with the numbers that they get.
+    same: Vec<(usize, Part)>,
+}
+
+/// A piece that stays: its number, the one that it had, and what it is.
+type Same<'a> = (usize, usize, &'a Part);
+
+/// The pieces that need no change, and whose tables have what they had when they were written.
+fn same<'a, E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    home: &Home,
+    manifest: &'a Manifest,
+    next: &Next,
+) -> Result<Vec<Same<'a>>, E> {
+    if version(ask)? != manifest.duckdb {
+        return Ok(Vec::new());
+    }
+    let before: BTreeMap<usize, &Part> = parts(manifest).into_iter().collect();
+    let names = names(&home.template, &next.plan);
+    let rows = ask.ask(&sql::indexed(home))?;
+    let indexed: BTreeSet<String> = rows.into_iter().flatten().flatten().collect();
+    let mut same = Vec::new();
+    for (number, number_before) in next.same(&|before_it| before.contains_key(&before_it)) {
+        let part = before[&number_before];
+        let Some(table) = &part.table else { continue };
+        // DuckDB renames none that has an index.
+        if *table != names[number] && indexed.contains(table) {
+            continue;
+        }
+        let source = Source {
+            name: table.clone(),
+            relation: home.table(table),
+        };
+        let found = validate::digest(ask, &source, &manifest.columns)?;
+        if (found.rows, &found.digest) == (part.rows, &part.digest) {
+            same.push((number, number_before, part));
+        }
+    }
+    Ok(same)
+}
+
+/// Those of them that stay, and all that are written anew; none where nothing is. Rows that were put into a table since may
+/// belong into another; that one does not stay.
+#[expect(clippy::type_complexity, reason = "two lists of pieces")]
+fn apart<'a, E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    place: &Place,
+    next: &Next,
+    mut same: Vec<Same<'a>>,
+    parts: &[(usize, &'a Part)],
+) -> Result<Option<(Vec<Same<'a>>, Vec<(usize, &'a Part)>)>, E> {
+    loop {
+        let staying: BTreeSet<usize> = same.iter().map(|(_, before, _)| *before).collect();
+        let changed: Vec<(usize, &Part)> = parts
+            .iter()
+            .filter(|(number, _)| !staying.contains(number))
+            .copied()
+            .collect();
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        if same.is_empty() || next.plan.is_by_row_number() {
+            return Ok(Some((same, changed)));
+        }
+        let rows = relation(place, changed.iter().map(|(_, part)| *part));
+        let numbers = ask.ask(&format!(
+            "SELECT DISTINCT {PIECE}::VARCHAR FROM {}",
+            Layout::numbered(&next.plan, &rows)
+        ))?;
+        let numbers: BTreeSet<usize> = numbers
+            .into_iter()
+            .flatten()
+            .filter_map(|text| text?.parse().ok())
+            .collect();
+        let before = same.len();
+        same.retain(|(number, _, _)| !numbers.contains(number));
+        if numbers.is_empty() {
+            // All rows of the others were deleted, and of none no table is made.
+            same.pop();
+        }
+        if same.len() == before {
+            return Ok(Some((same, changed)));
+        }
+    }
+}
+
+/// The name of each piece's table.
+fn names(template: &Template, plan: &Plan) -> Vec<String> {
+    let pieces: Vec<&str> = plan.pieces.iter().map(|piece| piece.name.as_str()).collect();
+    template.names(&pieces)
 }
 
 /// Does `work` in a transaction of its own: it is committed, or all is as it was.
@@ -215,7 +348,7 @@ pub(super) fn query(home: &Home, manifest: &Manifest) -> String {
 fn written<E: From<Error>>(
     ask: &mut dyn Ask<E>,
     plan: &Plan,
-    (source, columns): (Source, Vec<Named>),
+    work: Work<'_>,
     template: &Template,
     replace: bool,
 ) -> Result<Partitioning, E> {
@@ -225,13 +358,7 @@ fn written<E: From<Error>>(
     }
     let catalog = Catalog::read(ask, &home)?;
     let old = catalog.manifest(&home)?;
-    let names = template.names(
-        &plan
-            .pieces
-            .iter()
-            .map(|piece| piece.name.as_str())
-            .collect::<Vec<_>>(),
-    );
+    let names = names(template, plan);
     // Before the work is done: the tables that the plan expects.
     let expected = plan.pieces.iter().zip(&names).filter(|(piece, _)| piece.rows > 0);
     catalog.check(
@@ -247,8 +374,10 @@ fn written<E: From<Error>>(
         home,
         before,
         names,
-        source,
-        columns,
+        source: work.source,
+        columns: work.columns,
+        layout: work.layout,
+        same: work.same,
         is_staged: false,
     };
     let numbers = run.stage()?;
@@ -278,7 +407,11 @@ struct Run<'a, E> {
     /// What the tables are compared with, and its columns.
     source: Source,
     columns: Vec<Named>,
-    /// Whether that is what was staged.
+    /// Where the rows belong.
+    layout: &'a dyn Layout,
+    /// Pieces of before that stay, with their numbers.
+    same: Vec<(usize, Part)>,
+    /// Whether the source is what was staged.
     is_staged: bool,
 }
 
@@ -286,7 +419,7 @@ impl<E: From<Error>> Run<'_, E> {
     /// Writes the source into the temporary table; the numbers of the pieces that have rows.
     fn stage(&mut self) -> Result<Vec<usize>, E> {
         self.ask
-            .ask(&sql::stage(&self.plan.numbered(&self.source.relation)))?;
+            .ask(&sql::stage(&self.layout.numbered(&self.source.relation)))?;
         let rows = self.ask.ask(&sql::pieces())?;
         let numbers: Vec<usize> = rows
             .into_iter()
@@ -309,17 +442,39 @@ impl<E: From<Error>> Run<'_, E> {
         Ok(numbers)
     }
 
-    /// Drops the tables of before. The source may be made of them, so it is compared with what was staged first, and that
-    /// with the new tables.
+    /// Drops the tables of before, but for those that stay, which get their names. The source may be made of them, so it is
+    /// compared with what was staged first, and that with the new tables.
     fn remove(&mut self, old: &Manifest) -> Result<(), E> {
         if !self.is_staged {
             let mut types = described(self.ask, sql::STAGED)?;
             types.pop();
             self.compare_staged(types)?;
         }
+        let staying: BTreeSet<&String> = self
+            .same
+            .iter()
+            .filter_map(|(_, part)| part.table.as_ref())
+            .collect();
         for table in old.pieces.iter().filter_map(|part| part.table.as_ref()) {
-            self.ask
-                .ask(&format!("DROP TABLE IF EXISTS {}", self.home.table(table)))?;
+            if !staying.contains(table) {
+                self.ask
+                    .ask(&format!("DROP TABLE IF EXISTS {}", self.home.table(table)))?;
+            }
+        }
+        // One may get the name that another has still.
+        let renamed: Vec<(String, String, &String)> = self
+            .same
+            .iter()
+            .filter_map(|(number, part)| {
+                let (from, to) = (part.table.as_ref()?, &self.names[*number]);
+                (from != to).then(|| (from.clone(), format!("duckward_same_{number}"), to))
+            })
+            .collect();
+        for (from, between, _) in &renamed {
+            self.ask.ask(&sql::rename(&self.home, from, between))?;
+        }
+        for (_, between, to) in &renamed {
+            self.ask.ask(&sql::rename(&self.home, between, to))?;
         }
         Ok(())
     }
@@ -351,13 +506,20 @@ impl<E: From<Error>> Run<'_, E> {
             relation: sql::numbered(&tables),
         };
         let (pieces, validation) = self.prove(&written, &self.columns.clone())?;
-        let parts = pieces
+        let written = pieces
             .into_iter()
-            .map(|(number, found)| Part {
+            .map(|(number, found)| (number, found.rows, found.digest));
+        let same = self.same.iter();
+        let same = same.map(|(number, part)| (*number, part.rows, part.digest.clone()));
+        let mut parts: Vec<(usize, u64, String)> = written.chain(same).collect();
+        parts.sort_by_key(|(number, _, _)| *number);
+        let parts = parts
+            .into_iter()
+            .map(|(number, rows, digest)| Part {
                 name: self.plan.pieces[number].name.clone(),
                 condition: self.plan.pieces[number].condition.clone(),
-                rows: found.rows,
-                digest: found.digest,
+                rows,
+                digest,
                 table: Some(self.names[number].clone()),
                 files: Vec::new(),
             })
@@ -377,7 +539,7 @@ impl<E: From<Error>> Run<'_, E> {
             source: &self.source,
             columns: &self.columns,
         };
-        let staged = Staged(self.plan);
+        let staged = Staged(self.layout);
         let (pieces, validation) = validate::pieces(
             self.ask,
             whole,
@@ -386,7 +548,7 @@ impl<E: From<Error>> Run<'_, E> {
                 columns: types,
                 at: sql::AT,
                 piece: PIECE,
-                layout: if self.is_staged { &staged } else { self.plan },
+                layout: if self.is_staged { &staged } else { self.layout },
             },
         )?;
         if validation.ok {
@@ -403,19 +565,23 @@ impl<E: From<Error>> Run<'_, E> {
 
 /// Where rows belong that were staged: that is known of each, also where its number in its table said it.
 #[derive(Debug)]
-struct Staged<'a>(&'a Plan);
+struct Staged<'a>(&'a dyn Layout);
 
 impl Layout for Staged<'_> {
-    fn number(&self) -> Option<String> {
-        Layout::number(self.0)
+    fn is_said_by_rows(&self) -> bool {
+        self.0.is_said_by_rows()
     }
 
-    fn numbered(&self, _relation: &str) -> String {
-        sql::staged_numbered(PIECE)
+    fn numbered(&self, relation: &str) -> String {
+        if self.is_said_by_rows() {
+            self.0.numbered(relation)
+        } else {
+            sql::staged_numbered(PIECE)
+        }
     }
 
     fn name(&self, piece: usize) -> String {
-        Layout::name(self.0, piece)
+        self.0.name(piece)
     }
 }
 

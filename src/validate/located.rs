@@ -21,6 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Differing pieces that are compared one by one; of more it is only told that they differ.
 const LOOKED_INTO: usize = 32;
 
+/// The column that says in which piece a row lies, beside the one that says where it belongs.
+const LYING: &str = "duckward_lying";
+
 /// What the two sides have in common.
 struct Common {
     shared: Vec<Shared>,
@@ -41,8 +44,11 @@ pub(super) fn compare_pieces<E: From<Error>>(
     let (common, mut findings) = matched(source, columns, rows)?;
     let plan = rows.set.plan().filter(|plan| fits(plan, columns));
     let outside = rows.set.pieces().len();
-    let number = plan.map_or_else(|| outside.to_string(), |plan| plan.number.clone());
-    let both = both(source, &number, rows, &common);
+    let numbered = match plan {
+        Some(plan) => plan.layout.numbered(&source.relation),
+        None => format!("(SELECT *, {outside} AS {PIECE} FROM {})", source.relation),
+    };
+    let both = both(&numbered, rows, &common);
     let count = common.shared.len();
     let in_place = match plan.filter(|plan| fits(plan, &rows.columns[0])) {
         Some(plan) => in_place(ask, source, plan, &common)?,
@@ -78,11 +84,15 @@ fn in_place<E: From<Error>>(
     plan: &Planned,
     common: &Common,
 ) -> Result<Option<ByPiece>, E> {
+    let lying = format!(
+        "(SELECT * EXCLUDE ({PIECE}), {PIECE} AS {LYING} FROM {})",
+        plan.numbered
+    );
     let numbered = Source {
         name: String::new(),
-        relation: plan.numbered.clone(),
+        relation: plan.layout.numbered(&lying),
     };
-    let both = sql::both_placed(source, &numbered, PIECE, &plan.number, &common.shared);
+    let both = sql::both_placed(source, &numbered, LYING, PIECE, &common.shared);
     let count = common.shared.len();
     let placed = Placed::read(&ask.ask(&sql::totals_placed(&both, count))?, count)?;
     Ok(placed.is_whole().then(|| placed.by_piece()))
@@ -175,7 +185,7 @@ fn suffix(shared: &Shared, picked: &Picked) -> &'static str {
 }
 
 /// Both sides in one: the side in `s`, the piece in `p`, the columns as `c0`, `c1`, ...
-fn both(source: &Source, number: &str, rows: &Described<'_>, common: &Common) -> String {
+fn both(numbered: &str, rows: &Described<'_>, common: &Common) -> String {
     let list: Vec<String> = common
         .shared
         .iter()
@@ -198,10 +208,9 @@ fn both(source: &Source, number: &str, rows: &Described<'_>, common: &Common) ->
         .map(|shared| shared.left_type.as_str())
         .collect();
     format!(
-        "SELECT 0::UTINYINT AS s, ({number})::BIGINT AS p, {} FROM {} AS duckward_source UNION ALL \
+        "SELECT 0::UTINYINT AS s, {PIECE}::BIGINT AS p, {} FROM {numbered} AS duckward_source UNION ALL \
          SELECT 1::UTINYINT, p, {} FROM ({})",
         list.join(", "),
-        source.relation,
         renamed.join(", "),
         rows.read(&common.picked, &types)
     )

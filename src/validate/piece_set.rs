@@ -1,10 +1,11 @@
 //! What is checked: one source, or several that are its pieces. Pure, but for the question what columns they have.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::compare::{described, same_name};
 use super::sql::comparable;
-use super::{counted, shown};
+use super::{Layout, counted, shown};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::quoted_name;
@@ -29,20 +30,20 @@ pub struct Piece {
 }
 
 /// How pieces were cut, where a plan says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Planned {
     /// The rows of all pieces as a relation.
     pub rows: String,
     /// The same, with the number of each one's piece, from 0, in [`PIECE`].
     pub numbered: String,
-    /// The number of the piece that a row of the source belongs to, as SQL over its columns.
-    pub number: String,
+    /// Which piece a row of the source belongs to.
+    pub layout: Arc<dyn Layout + Send + Sync>,
     /// The columns of the source that this needs: name and type.
     pub cut_by: Vec<(String, String)>,
 }
 
 /// One source, or several that are its pieces, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PieceSet {
     name: String,
     pieces: Vec<Piece>,

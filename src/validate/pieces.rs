@@ -24,11 +24,10 @@ pub struct Whole<'a> {
 
 /// Which rows belong into which piece.
 pub trait Layout: fmt::Debug {
-    /// The number of the piece that a row belongs to, as an expression; soon found where many rows in turn belong to one. None
-    /// where a row does not say it any more once it is written.
-    fn number(&self) -> Option<String>;
+    /// Whether the columns of a row say which piece it belongs to; otherwise that is known of the whole only.
+    fn is_said_by_rows(&self) -> bool;
 
-    /// A relation with one column more, that number; soon found in whatever order the rows come.
+    /// A relation with one column more, [`PIECE`](super::PIECE): the number of the piece that each row belongs to.
     fn numbered(&self, relation: &str) -> String;
 
     /// What a piece is called.
@@ -83,15 +82,19 @@ pub fn pieces<E: From<Error>>(
         })
         .collect();
     let count = shared.len();
-    let Some(number) = pieces.layout.number() else {
+    if !pieces.layout.is_said_by_rows() {
         let (all, totals, findings) = by_piece(ask, whole, pieces, &shared)?;
         if findings.is_empty() && totals[0] == totals[1] {
             let sources = [whole.source, pieces.source];
             return Ok((all, verdict(sources, Vec::new(), &shared, &totals, findings)));
         }
         return Ok((all, located(ask, whole, pieces, findings)?));
+    }
+    let lying = Source {
+        name: pieces.source.name.clone(),
+        relation: pieces.layout.numbered(&pieces.source.relation),
     };
-    let both = sql::both_placed(whole.source, pieces.source, pieces.at, &number, &shared);
+    let both = sql::both_placed(whole.source, &lying, pieces.at, pieces.piece, &shared);
     let placed = Placed::read(&ask.ask(&sql::totals_placed(&both, count))?, count)?;
     let digest = |totals: &Totals| PieceDigest {
         rows: totals.rows,

@@ -78,7 +78,7 @@ pub(super) fn both_by_piece(left: &Source, right: &Source, piece: &str, columns:
 }
 
 /// The same, where only rows on the right have a piece in `p`, the one that they lie `at`; `w` says whether they belong to
-/// another, by the expression `number`.
+/// another, which the column `number` says.
 pub(super) fn both_placed(
     left: &Source,
     right: &Source,
@@ -86,7 +86,7 @@ pub(super) fn both_placed(
     number: &str,
     columns: &[Shared],
 ) -> String {
-    let place = format!("{at}::BIGINT AS p, ({number}) IS DISTINCT FROM {at} AS w, ");
+    let place = format!("{at}::BIGINT AS p, {number} IS DISTINCT FROM {at} AS w, ");
     sides(
         (left, "NULL::BIGINT AS p, false AS w, "),
         (right, &place),

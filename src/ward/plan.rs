@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use super::report::{html_table, text_lines};
 use crate::partition::done::{Partitioning, Place};
-use crate::partition::plan::{Balance, Plan, Rule};
+use crate::partition::plan::{Balance, Piece, Plan, Rule};
 use crate::partition::profile::shown;
 use crate::units::{Bytes, shortened};
 
@@ -15,6 +15,8 @@ const NAME: usize = 24;
 const CONDITION: usize = 72;
 /// Characters of the longest bar.
 const BAR: usize = 40;
+/// Bars in a picture, at most.
+const BARS: usize = 320;
 
 impl Plan {
     /// Name and value of every line that people read before the pieces.
@@ -67,7 +69,7 @@ impl Plan {
         ];
         lines.extend(self.heavy.iter().take(5).map(|heavy| {
             let text = format!(
-                "{} = {} has about {:.1} % of the rows, and no range splits one value",
+                "{} = {} has about {:.1} % of the rows, and no cut splits one value",
                 heavy.column,
                 shown(&heavy.value),
                 heavy.share * 100.0
@@ -136,7 +138,8 @@ impl Plan {
         text
     }
 
-    /// The rows of each piece as a picture: a bar each, the average as a line. SVG, 720 by 260 pixels.
+    /// The rows of each piece as a picture: a bar each, the average as a line; of more pieces than there is room for, neighbours
+    /// have a bar together, as high as the largest. SVG, 720 by 260 pixels.
     pub fn to_svg(&self) -> String {
         const WIDTH: f64 = 720.0;
         const HEIGHT: f64 = 260.0;
@@ -147,29 +150,42 @@ impl Plan {
         let balance = self.balance();
         let most = balance.most.max(1) as f64;
         let (plot_width, plot_height) = (WIDTH - LEFT - 8.0, HEIGHT - BOTTOM - TOP);
-        let step = plot_width / full.len().max(1) as f64;
+        let together = full.len().div_ceil(BARS).max(1);
+        let bars: Vec<_> = full.chunks(together).collect();
+        let step = plot_width / bars.len().max(1) as f64;
+        let largest = match together {
+            1 => String::new(),
+            many => format!("; each bar is the largest of {many}"),
+        };
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
              height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\
              <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\
-             <text x=\"{LEFT}\" y=\"15\" fill=\"#222222\">rows of {} pieces, variation {:.2} ({})</text>",
+             <text x=\"{LEFT}\" y=\"15\" fill=\"#222222\">rows of {} pieces, variation {:.2} ({}){largest}</text>",
             balance.pieces,
             balance.variation,
             balance.verdict()
         );
         // Names where there is room for them.
-        let every = (full.len() as f64 / 12.0).ceil().max(1.0) as usize;
-        for (index, piece) in full.iter().enumerate() {
-            let height = piece.rows as f64 / most * plot_height;
+        let every = (bars.len() as f64 / 12.0).ceil().max(1.0) as usize;
+        for (index, pieces) in bars.iter().enumerate() {
+            let (Some(piece), Some(last)) = (pieces.first(), pieces.last()) else {
+                continue;
+            };
+            let rows = pieces.iter().map(|piece| piece.rows).max().unwrap_or(0);
+            let height = rows as f64 / most * plot_height;
+            let name = |piece: &Piece| escaped(&shortened(&piece.name, NAME));
+            let title = match together {
+                1 => format!("{}: {rows} rows", name(piece)),
+                _ => format!("{} to {}: up to {rows} rows", name(piece), name(last)),
+            };
             let x = LEFT + index as f64 * step;
             let y = TOP + plot_height - height;
             let _ = write!(
                 svg,
                 "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"#3b7dd8\">\
-                 <title>{}: {} rows</title></rect>",
-                (step * 0.85).max(0.5),
-                escaped(&shortened(&piece.name, NAME)),
-                piece.rows
+                 <title>{title}</title></rect>",
+                (step * 0.85).max(0.5)
             );
             // A name that begins near the right edge would be cut off.
             if index % every == 0 && x < WIDTH - 60.0 {

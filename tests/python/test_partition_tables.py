@@ -586,20 +586,92 @@ def test_random_tables_are_balanced(con: Any, ward: duckward.Ward) -> None:
                 assert frequent[0][0] * 1.5 >= piece["rows"] - 2 * target
 
 
+def oids(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """The storage of each table: a table that is renamed has the rows where they were."""
+    found = {}
+    for table in tables(con):
+        info = con.execute(
+            f"SELECT min(block_id) FROM pragma_storage_info('{table}') WHERE persistent"
+        ).fetchall()
+        found[table] = info[0][0]
+    return found
+
+
+def test_tables_that_need_no_change_stay(tmp_path: pathlib.Path) -> None:
+    con = duckdb.connect(str(tmp_path / "t.duckdb"), config={"threads": 2})
+    ward = duckward.guard(con, memory="2GB")
+    con.execute(
+        "CREATE TABLE t AS SELECT range AS id, 's' || range AS s, range // 1000 AS v, range % 7 AS k "
+        "FROM range(12000)"
+    )
+    done = ward.partition(ward.plan("t", by="id", pieces=12), INTO)
+    con.execute("CHECKPOINT")
+    before = oids(con)
+    con.execute("INSERT INTO t SELECT range, 'new', 1, 1 FROM range(4000, 7000)")
+    con.execute("INSERT INTO events_04 SELECT range, 'new', 1, 1 FROM range(4000, 7000)")
+    # Rows in another's table: what they belong to does not stay.
+    con.execute(
+        "INSERT INTO t VALUES (8500, 'astray', 1, 1); INSERT INTO events_04 VALUES (8500, 'astray', 1, 1)"
+    )
+    con.execute("CREATE INDEX found ON events_09 (id)")
+    more = ward.rebalance(done, target_rows=1000)
+    check(con, ward, more, "t")
+    after = oids(con)
+    # Those above have other numbers now, and one with an index is not renamed.
+    shift = len(more) - len(done)
+    assert shift > 0
+    stayed = {f"events_{number:02}": f"events_{number:02}" for number in (0, 1, 2, 3)}
+    stayed |= {f"events_{number:02}": f"events_{number + shift:02}" for number in (7, 10, 11)}
+    assert all(before[old] == after[new] for old, new in stayed.items())
+    assert ward.rebalance(more, target_rows=1000).to_dict() == more.to_dict()
+    # It is so in the file, too.
+    con.close()
+    con = duckdb.connect(str(tmp_path / "t.duckdb"))
+    ward = duckward.guard(con, memory="2GB")
+    assert ward.partitioning(INTO).to_dict() == more.to_dict()
+    check(con, ward, ward.partitioning(INTO), "t")
+    # All rows that were to move are gone.
+    con.execute("DELETE FROM events_00")
+    con.execute("DELETE FROM t WHERE id < 1000")
+    check(con, ward, ward.rebalance(ward.partitioning(INTO), target_rows=1100), "t")
+    con.close()
+
+
+def test_tables_of_every_kind_are_balanced(con: Any, ward: duckward.Ward) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT range AS id, (range * range) % 31 AS v, "
+        "DATE '2024-01-01' + (range // 20)::INTEGER AS d FROM range(4000)"
+    )
+    con.execute("INSERT INTO t VALUES (1, NULL, NULL), (2, NULL, DATE '2024-02-02')")
+    hows: list[dict[str, Any]] = [
+        {"by": "v", "value": True}, {"by": "id", "hash": 3},
+        {"by": ["d", "v"], "every": "month", "value": True},
+        {"by": ["v", "d"], "value": True, "every": "month"}, {"rows": 300},
+        {"by": ["d", "id"], "every": "month", "hash": 2}, {"by": ["v", "id"], "value": True, "hash": 2},
+    ]  # fmt: skip
+    for how in hows:
+        done = ward.partition(ward.plan("t", **how), INTO, replace=True)
+        for target in (900, 200) if how == hows[0] else (900,):
+            done = ward.rebalance(done, target_rows=target)
+            check(con, ward, done, "t")
+            assert ward.rebalance(done, target_rows=target).to_dict() == done.to_dict()
+
+
 def test_what_cannot_be_balanced(con: Any, ward: duckward.Ward) -> None:
     con.execute("CREATE TABLE t AS SELECT range AS id, range % 3 AS v FROM range(100)")
     hows: list[tuple[dict[str, Any], str]] = [
-        ({"by": "v", "value": True}, "they are cut by value, and no value is split"),
-        ({"by": ["id", "v"], "pieces": 2, "value": True}, "they are cut by several columns"),
-        ({"rows": 50}, "they are cut by row number"),
+        ({"rows": 50}, "put together and not split, and one has 50 rows; give 25 or more `target_rows`"),
+        ({"by": ["rowid", "v"], "rows": 50, "value": True}, "they are cut by row number and by another"),
     ]
     for how, expected in hows:
         done = ward.partition(ward.plan("t", **how), INTO, replace=True)
         with pytest.raises(duckward.InvalidInputError, match=expected):
             ward.rebalance(done, target_rows=10)
         check(con, ward, done, "t")
-    long = ward.partition(ward.plan("SELECT range AS id FROM range(5000)", by="id", pieces=4), "long_{piece}")
-    with pytest.raises(duckward.InvalidInputError, match=r"that makes \d+ pieces, and 1000 are the most"):
+    long = ward.partition(
+        ward.plan("SELECT range AS id FROM range(50000)", by="id", pieces=4), "long_{piece}"
+    )
+    with pytest.raises(duckward.InvalidInputError, match=r"that makes \d+ pieces, and 10000 are the most"):
         ward.rebalance(long, target_rows=2)
     assert long.check() == []
     done = ward.partition(ward.plan("t", by="id", pieces=4), INTO, replace=True)

@@ -78,6 +78,55 @@ def test_every_row_of_every_type_is_in_one_piece(con: Any, ward: duckward.Ward, 
         con.execute("RESET TimeZone")
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["chr(i::INTEGER) || ',1,' || chr(39) || i", "repeat(',', i::INTEGER)", "encode(chr(i::INTEGER))"],
+)
+def test_values_of_many_pieces_are_told_apart(con: Any, ward: duckward.Ward, value: str) -> None:
+    con.execute(f"CREATE TABLE t AS SELECT {value} AS v FROM range(200) AS r(i), range(2)")
+    con.execute("INSERT INTO t VALUES (NULL)")
+    for how in ({"value": True}, {"pieces": 150}):
+        plan = ward.plan("t", by="v", **how)  # type: ignore[arg-type]
+        check(con, plan)
+        assert len(plan) >= 100
+
+
+def test_ten_thousand_pieces(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute(
+        "CREATE TABLE t AS SELECT (range * 7919) % 10000 AS u, 'user ' || u AS s, "
+        "DATE '2000-01-01' + u::INTEGER AS d FROM range(30000)"
+    )
+    hows: list[dict[str, Any]] = [
+        {"by": "u", "value": True}, {"by": "s", "value": True}, {"by": "d", "every": "day"},
+        {"by": "u", "pieces": 10_000},
+    ]  # fmt: skip
+    for how in hows:
+        plan = ward.plan("t", **how)
+        assert {piece["rows"] for piece in plan.pieces} == {0, 3}
+        assert sum(piece["rows"] > 0 for piece in plan.pieces) == 10_000
+        plan.save(tmp_path / "plan.json")
+        assert duckward.Plan.load(tmp_path / "plan.json") == plan
+        assert len(str(plan).splitlines()) < 60
+        # As many bars as there is room for.
+        svg = plan.plot().svg
+        assert svg.count("<title>") <= 320
+        assert "each bar is the largest of 32" in svg
+    # Most pieces have no rows any more.
+    plan = ward.plan("t", by="s", value=True)
+    con.execute("DELETE FROM t WHERE u % 100 <> 3; INSERT INTO t VALUES (10000, 'a new one', NULL)")
+    done = ward.partition(plan, tmp_path / "lake")
+    assert [piece["rows"] for piece in done.pieces] == [3] * 100 + [1]
+    assert ward.validate("t", done).ok
+    con.execute("INSERT INTO t SELECT 10001, 'user 103', NULL")
+    (finding,) = [one for one in ward.validate("t", done).findings if one["kind"] == "missing_rows"]
+    assert finding["piece"] == "user 103"
+    con.execute("INSERT INTO t SELECT range, 'more ' || range, NULL FROM range(10000)")
+    with pytest.raises(
+        duckward.InvalidInputError, match="more than 10000 values; cut it by hash or by range"
+    ):
+        ward.plan("t", by="s", value=True)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind not in SCALAR])
 def test_values_with_parts_cannot_be_cut(con: Any, ward: duckward.Ward, kind: str) -> None:
     fill(con, kind, TYPES[kind])
@@ -335,9 +384,9 @@ def literal(value: str | None, kind: str) -> str:
         ({"by": ["id", "ID"], "hash": 2}, "name each column once"),
         ({"by": "s", "every": "month"}, "`every` wants a DATE or a TIMESTAMP"),
         ({"by": "ts", "every": "fortnight"}, 'every="fortnight" is not accepted: give one of hour, day,'),
-        ({"by": "ts", "every": "hour"}, "that makes 26281 pieces, and 1000 are the most: cut by longer"),
+        ({"by": "ts", "every": "hour"}, "that makes 26281 pieces, and 10000 are the most: cut by longer"),
         ({"by": "ts", "every": "day", "zone": "UTC"}, "leave it out: ts is TIMESTAMP, which has no zone"),
-        ({"by": "id", "pieces": 0}, "pieces=0 is not accepted: give a number from 1 to 1000"),
+        ({"by": "id", "pieces": 0}, "pieces=0 is not accepted: give a number from 1 to 10000"),
         ({"by": "id", "hash": 10_001}, "hash=10001 is not accepted: give a number from 1 to 10000"),
         ({"by": "id", "pieces": 2, "rows": 5}, "give `pieces` or `rows`, not both"),
         ({"by": "id", "pieces": 2, "hash": 2}, "every column of `by` is cut otherwise already"),
@@ -347,7 +396,7 @@ def literal(value: str | None, kind: str) -> str:
         ({"by": "n", "value": True}, "every value is NULL"),
         ({"by": "one", "pieces": 2}, "it has only one value, '1', and no cut splits one value"),
         ({"by": "one"}, "one is not cut without being told how"),
-        ({"by": ["id", "ts", "s"], "hash": 9000, "value": True}, "it has more than 1000 values"),
+        ({"by": ["id", "s"], "hash": 900, "value": True}, "that makes 989298 pieces, and 10000 are the most"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_cut_is_refused(

@@ -135,12 +135,34 @@ impl Staging {
         self.directory.join(name)
     }
 
-    /// Fills in sizes and checksums, and sees to it that files and manifest are on the disk.
+    /// Takes files of the target over into a directory in it; what they are called there. They have another name then, and are
+    /// not written again; where the file system knows no second names, they are copied.
+    pub(super) fn take_over(&self, files: &[FileOnDisk], directory: &str) -> Result<Vec<FileOnDisk>> {
+        let to = self.path(directory);
+        fs::create_dir_all(&to).map_err(|error| broken("making", &to, &error))?;
+        files
+            .iter()
+            .map(|file| {
+                let from = self.target.join(&file.path);
+                let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+                fs::hard_link(&from, to.join(name))
+                    .or_else(|_| fs::copy(&from, to.join(name)).map(drop))
+                    .map_err(|error| broken("taking over", &from, &error))?;
+                Ok(FileOnDisk {
+                    path: format!("{directory}/{name}"),
+                    ..file.clone()
+                })
+            })
+            .collect()
+    }
+
+    /// Fills in sizes and checksums of new files, and sees to it that files and manifest are on the disk.
     pub(super) fn finish(&self, manifest: &mut Manifest) -> Result<()> {
         let mut files: Vec<&mut FileOnDisk> = manifest
             .pieces
             .iter_mut()
             .flat_map(|piece| &mut piece.files)
+            .filter(|file| file.sha256.is_empty())
             .collect();
         in_threads(&mut files, &|file| {
             let path = self.path(&file.path);

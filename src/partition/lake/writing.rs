@@ -1,18 +1,19 @@
 //! The way of a source into the staging directory: written share by share, sorted if asked, proved, and put in order.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{self, Manifest, Part};
 use super::share::{ATTEMPTS, Journal, Response, Share, rows_of_share, shares, shares_of_pieces, wait};
 use super::staging::{self, Staging, broken, move_piece};
-use super::{Options, Progress, Room, described, files, pattern};
+use super::{Options, Progress, Room, described, files, pattern, version};
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::done::Attempt;
 use crate::partition::plan::Plan;
-use crate::validate::{self, Digests, PIECE, Validation};
+use crate::validate::{self, Digests, Layout, PIECE, Validation};
 
 /// The column that says in which piece's directory a row was found.
 const AT: &str = "duckward_at";
@@ -25,6 +26,10 @@ pub(super) struct Run<'a, E> {
     pub options: &'a Options,
     pub source: Source,
     pub columns: Vec<(String, String)>,
+    /// Where the rows belong.
+    pub layout: &'a dyn Layout,
+    /// Pieces of the target that are taken over, with their numbers.
+    pub same: Vec<(usize, Part)>,
     pub staging: Staging,
     pub room: Room,
     pub attempts: Vec<Attempt>,
@@ -42,28 +47,44 @@ impl<E: From<Error> + Reason> Run<'_, E> {
         let (pieces, validation) = self.prove(&types)?;
         // What is moved cannot be taken up again.
         self.staging.forget()?;
-        let version = self.ask.ask("SELECT version()")?;
-        let version = version.into_iter().flatten().flatten().next().unwrap_or_default();
+        let version = version(self.ask)?;
         let shares: Vec<PathBuf> = (0..count).map(|share| self.share(share)).collect();
-        let mut parts = Vec::new();
+        let mut parts = BTreeMap::new();
+        for (number, part) in &self.same {
+            let planned = &self.plan.pieces[*number];
+            let part = Part {
+                name: planned.name.clone(),
+                condition: planned.condition.clone(),
+                files: self
+                    .staging
+                    .take_over(&part.files, &manifest::directory(self.plan, *number))?,
+                ..part.clone()
+            };
+            parts.insert(*number, part);
+        }
         for (number, piece) in pieces {
             let Some(planned) = self.plan.pieces.get(number) else {
                 let message = format!("a row went into piece {number}, which the plan does not have");
                 return Err(Error::new(ErrorKind::Internal, message).into());
             };
             let from: Vec<PathBuf> = shares.iter().map(|share| share.join(lying(number))).collect();
-            parts.push(Part {
+            let part = Part {
                 name: planned.name.clone(),
                 condition: planned.condition.clone(),
                 rows: piece.rows,
                 digest: piece.digest,
                 table: None,
                 files: move_piece(&from, &self.staging, &manifest::directory(self.plan, number))?,
-            });
+            };
+            if parts.insert(number, part).is_some() {
+                let message =
+                    format!("a row of another piece went into piece {number}, which needed no change");
+                return Err(Error::new(ErrorKind::Internal, message).into());
+            }
         }
         let data = self.staging.path("data");
         std::fs::remove_dir_all(&data).map_err(|error| broken("removing", &data, &error))?;
-        let mut manifest = Manifest::new(self.plan.clone(), types, version, parts);
+        let mut manifest = Manifest::new(self.plan.clone(), types, version, parts.into_values().collect());
         self.staging.finish(&mut manifest)?;
         Ok((manifest, validation))
     }
@@ -229,7 +250,10 @@ impl<E: From<Error> + Reason> Run<'_, E> {
 
     /// Writes the pieces of a share.
     fn write(&mut self, share: Share, to: &Path) -> Result<(), E> {
-        let numbered = share.numbered(self.plan, &self.source.relation);
+        let numbered = match share {
+            Share::All => self.layout.numbered(&self.source.relation),
+            share => share.numbered(self.plan, &self.source.relation),
+        };
         let (count, at_once) = (share.pieces(self.plan), self.room.pieces());
         if count <= at_once {
             return self.copy(&format!("SELECT * FROM {numbered}"), PIECE, to);
@@ -317,7 +341,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 columns: types,
                 at: AT,
                 piece: PIECE,
-                layout: self.plan,
+                layout: self.layout,
             },
         )?;
         if validation.ok {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::balanced::{bounds, heavy};
 use super::literal::{literal, printed};
-use super::{Cut, Heavy, MOST, MOST_COMPARED, Plan, Rule};
+use super::{Cut, Heavy, MOST, Plan, Rule};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
@@ -15,12 +15,12 @@ use crate::partition::profile::{Kind, Profile, profile, shown};
 use crate::units::{Bytes, shortened};
 use crate::validate::{Layout, PIECE};
 
-/// Rows of a sample that bounds are chosen from, at least, and for each piece.
-const SAMPLE: usize = 100_000;
+/// Rows of a sample that bounds are chosen from, for each piece, and within which bounds: DuckDB keeps them in memory.
 const SAMPLE_PER_PIECE: usize = 200;
-/// Parts of the sample that bounds are chosen among, at least, and for each piece.
-const PARTS: usize = 4096;
+const SAMPLE: std::ops::RangeInclusive<usize> = 100_000..=500_000;
+/// Parts of the sample that bounds are chosen among, for each piece, and within which bounds: each is a row of an answer.
 const PARTS_PER_PIECE: usize = 32;
+const PARTS: std::ops::RangeInclusive<usize> = 4096..=65_536;
 /// Rows that the width of a row is measured on.
 const MEASURED: usize = 2048;
 /// Rows of a piece where nothing is said: what fits into this share of the budget, within these bounds.
@@ -80,7 +80,7 @@ pub fn plan<E: From<Error>>(ask: &mut dyn Ask<E>, source: &Source, wish: &Wish) 
     let pieces: usize = cuts.iter().map(Cut::slots).fold(1, usize::saturating_mul);
     // Each cut has a slot for NULL, and one by value one for all others.
     if pieces > 2 * MOST {
-        return Err(too_many(pieces, MOST, "cut by fewer columns, or into fewer pieces each").into());
+        return Err(too_many(pieces, "cut by fewer columns, or into fewer pieces each").into());
     }
     let mut plan = Plan::new(source, names, cuts);
     plan.heavy = heavy;
@@ -204,11 +204,7 @@ impl<E: From<Error>> Planner<'_, E> {
             )),
             _ => Ok(()),
         };
-        number(
-            "pieces",
-            wish.pieces.map(|pieces| pieces as u64),
-            MOST_COMPARED as u64,
-        )?;
+        number("pieces", wish.pieces.map(|pieces| pieces as u64), MOST as u64)?;
         number("hash", wish.hash.map(|pieces| pieces as u64), MOST as u64)?;
         number("rows", wish.rows, u64::MAX)?;
         if wish.pieces.is_some() && wish.rows.is_some() {
@@ -355,13 +351,13 @@ impl<E: From<Error>> Planner<'_, E> {
     }
 
     /// Into how many pieces, where that is left open.
-    fn pieces(&self, size: Size, said: Option<usize>, most: usize) -> Result<usize> {
+    fn pieces(&self, size: Size, said: Option<usize>) -> Result<usize> {
         let pieces = match said {
             Some(pieces) => pieces,
             None => usize::try_from(size.rows.div_ceil(self.target(size))).unwrap_or(usize::MAX),
         };
-        if pieces > most {
-            return Err(too_many(pieces, most, "give more `rows` a piece"));
+        if pieces > MOST {
+            return Err(too_many(pieces, "give more `rows` a piece"));
         }
         Ok(pieces)
     }
@@ -370,11 +366,11 @@ impl<E: From<Error>> Planner<'_, E> {
         match how {
             How::Time(step) => Ok((self.time(column, step)?, Vec::new())),
             How::Range(said) => {
-                let pieces = self.pieces(size, said, MOST_COMPARED)?;
+                let pieces = self.pieces(size, said)?;
                 self.range(column, pieces)
             }
             How::Hash(said) => {
-                let pieces = self.pieces(size, said, MOST)?;
+                let pieces = self.pieces(size, said)?;
                 Ok((Rule::Hash { pieces }, Vec::new()))
             }
             How::Value => Ok((self.value(column)?, Vec::new())),
@@ -415,9 +411,9 @@ impl<E: From<Error>> Planner<'_, E> {
     /// Values of a sample, ascending, and how often each is in it; of neighbours that are rare the first.
     pub(super) fn sampled(&mut self, column: &Column, pieces: usize) -> Result<(Vec<String>, Vec<u64>), E> {
         let name = quoted_name(&column.name);
-        let sample = SAMPLE.max(pieces.saturating_mul(SAMPLE_PER_PIECE));
+        let sample = within(&SAMPLE, pieces.saturating_mul(SAMPLE_PER_PIECE));
         // Neighbours are put together until each is about as frequent as the others; frequent values stay alone.
-        let parts = PARTS.max(pieces.saturating_mul(PARTS_PER_PIECE));
+        let parts = within(&PARTS, pieces.saturating_mul(PARTS_PER_PIECE));
         let rows = self.ask.ask(&format!(
             "SELECT {}, n::VARCHAR FROM (SELECT arg_min(k, below) AS k, sum(n) AS n, min(below) AS place FROM (SELECT *, \
              below * {parts} // whole AS part, n * {parts} > whole AS alone FROM (SELECT k, n, sum(n) OVER () AS whole, \
@@ -476,9 +472,9 @@ impl<E: From<Error>> Planner<'_, E> {
         };
         let second = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok()).unwrap_or(0i64);
         let steps = step.pieces(second(first), second(last));
-        if steps > MOST_COMPARED as u64 {
+        if steps > MOST as u64 {
             let steps = usize::try_from(steps).unwrap_or(usize::MAX);
-            return Err(too_many(steps, MOST_COMPARED, "cut by longer steps").into());
+            return Err(too_many(steps, "cut by longer steps").into());
         }
         let local = |moment: &str| match &zone {
             Some(zone) => format!("({moment}) AT TIME ZONE {}", quoted(zone)),
@@ -534,17 +530,20 @@ impl<E: From<Error>> Planner<'_, E> {
             "SELECT {} FROM (SELECT DISTINCT {name} AS k FROM {} WHERE {name} IS NOT NULL LIMIT {}) ORDER BY k",
             printed("k", &column.type_name),
             self.source.relation,
-            MOST_COMPARED + 1
+            MOST + 1
         ))?;
         let values: Vec<String> = rows.into_iter().flatten().flatten().collect();
         if values.is_empty() {
             return Err(all_null(column).into());
         }
-        if values.len() > MOST_COMPARED {
-            let why = format!("it has more than {MOST_COMPARED} values; cut it by hash or by range");
+        if values.len() > MOST {
+            let why = format!("it has more than {MOST} values; cut it by hash or by range");
             return Err(cannot(column, &why).into());
         }
-        Ok(Rule::Value { values })
+        Ok(Rule::Value {
+            values,
+            slots: Vec::new(),
+        })
     }
 
     /// Counts the rows of each piece, in one pass.
@@ -552,9 +551,14 @@ impl<E: From<Error>> Planner<'_, E> {
         let keys: BTreeSet<String> = plan.cuts.iter().map(|cut| quoted_name(&cut.column)).collect();
         let keys: Vec<String> = keys.into_iter().collect();
         let keys = format!("(SELECT {} FROM {})", keys.join(", "), self.source.relation);
+        let numbered = plan.numbered(&keys);
+        self.count_in(plan, &numbered, size)
+    }
+
+    /// The same, where the rows have the numbers of their pieces.
+    pub(super) fn count_in(&mut self, plan: &mut Plan, numbered: &str, size: Size) -> Result<(), E> {
         let rows = self.ask.ask(&format!(
-            "SELECT {PIECE}::VARCHAR, count(*)::VARCHAR FROM {} GROUP BY {PIECE}",
-            plan.numbered(&keys)
+            "SELECT {PIECE}::VARCHAR, count(*)::VARCHAR FROM {numbered} GROUP BY {PIECE}"
         ))?;
         for row in rows {
             let numbers = row
@@ -575,6 +579,10 @@ impl<E: From<Error>> Planner<'_, E> {
         plan.rows = plan.pieces.iter().map(|piece| piece.rows).sum();
         Ok(())
     }
+}
+
+fn within(bounds: &std::ops::RangeInclusive<usize>, number: usize) -> usize {
+    number.clamp(*bounds.start(), *bounds.end())
 }
 
 fn one(rows: Vec<Vec<Option<String>>>) -> Option<String> {
@@ -647,9 +655,9 @@ fn all_null(column: &Column) -> Error {
     cannot(column, "every value is NULL")
 }
 
-pub(super) fn too_many(pieces: usize, most: usize, advice: &str) -> Error {
+pub(super) fn too_many(pieces: usize, advice: &str) -> Error {
     Error::new(
         ErrorKind::Invalid,
-        format!("that makes {pieces} pieces, and {most} are the most: {advice}"),
+        format!("that makes {pieces} pieces, and {MOST} are the most: {advice}"),
     )
 }

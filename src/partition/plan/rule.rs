@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::MOST;
-use super::literal::{literal, printed};
+use super::literal::{self, literal, printed};
 use crate::engine::text::quoted_name;
 use crate::partition::calendar::Step;
 use crate::partition::column::Family;
@@ -48,10 +48,13 @@ pub enum Rule {
         /// How many.
         pieces: usize,
     },
-    /// A slot for each value, ascending, and one for all others.
+    /// A slot for each value, or for several together, and one for all others.
     Value {
-        /// The values.
+        /// The values, ascending.
         values: Vec<String>,
+        /// The slot of each value, where some have one together; each slot comes first after the ones before it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        slots: Vec<usize>,
     },
 }
 
@@ -61,7 +64,30 @@ impl Cut {
         1 + match &self.rule {
             Rule::Time { bounds, .. } | Rule::Range { bounds } => bounds.len() + 1,
             Rule::Hash { pieces } => *pieces,
-            Rule::Value { values } => values.len() + 1,
+            Rule::Value { .. } => self.other() + 1,
+        }
+    }
+
+    /// The slot of all other values, in a cut by value.
+    pub(in crate::partition) fn other(&self) -> usize {
+        match &self.rule {
+            Rule::Value { values, slots } if slots.is_empty() => values.len(),
+            Rule::Value { slots, .. } => slots.iter().max().map_or(0, |last| last + 1),
+            _ => 0,
+        }
+    }
+
+    /// The values of a slot, in a cut by value.
+    fn values(&self, slot: usize) -> Vec<&String> {
+        match &self.rule {
+            Rule::Value { values, slots } if slots.is_empty() => values.get(slot).into_iter().collect(),
+            Rule::Value { values, slots } => {
+                let both = values.iter().zip(slots);
+                both.filter(|(_, of)| **of == slot)
+                    .map(|(value, _)| value)
+                    .collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -73,6 +99,13 @@ impl Cut {
                     "a cut by time has {} names for {} pieces",
                     names.len(),
                     bounds.len() + 1
+                ));
+            }
+            Rule::Value { values, slots } if !slots.is_empty() && !are_in_order(values.len(), slots) => {
+                return Err(format!(
+                    "a cut by value has pieces for {} values in another order than it could make, and {} values",
+                    slots.len(),
+                    values.len()
                 ));
             }
             Rule::Time { .. } => "time",
@@ -96,17 +129,17 @@ impl Cut {
         match &self.rule {
             Rule::Time { names, .. } => names.get(slot).cloned().unwrap_or_default(),
             Rule::Range { .. } | Rule::Hash { .. } => padded(),
-            Rule::Value { values } => values.get(slot).map_or_else(
-                || "other".to_owned(),
-                |value| match value.as_str() {
+            Rule::Value { .. } => match self.values(slot).as_slice() {
+                [] => "other".to_owned(),
+                [value] => match value.as_str() {
                     // Two slots have these names, and a slash parts those of two cuts.
                     "null" | "other" => format!("={value}"),
-                    _ if value.starts_with('=') || value.contains('/') => {
-                        format!("={}", value.replace('=', "==").replace('/', "=-"))
-                    }
-                    _ => value.clone(),
+                    _ if value.starts_with('=') || value.contains('/') => format!("={}", escaped(value)),
+                    _ => (*value).clone(),
                 },
-            ),
+                // No value has a name in which such a sign and a digit follow.
+                [first, ..] => format!("={}={}", escaped(first), self.values(slot).len()),
+            },
         }
     }
 
@@ -130,14 +163,18 @@ impl Cut {
                 }
             }
             Rule::Hash { .. } => format!("{} = {slot}", self.remainder()),
-            Rule::Value { values } => match values.get(slot) {
-                Some(value) => format!("{column} = {}", literal(value)),
-                None if values.is_empty() => format!("{column} IS NOT NULL"),
-                None => {
-                    let all: Vec<String> = values.iter().map(literal).collect();
-                    format!("{column} NOT IN ({})", all.join(", "))
+            Rule::Value { values, .. } => {
+                let all = |values: &[&String]| {
+                    let all: Vec<String> = values.iter().map(|value| literal(value)).collect();
+                    all.join(", ")
+                };
+                match self.values(slot).as_slice() {
+                    [value] => format!("{column} = {}", literal(value)),
+                    [] if values.is_empty() => format!("{column} IS NOT NULL"),
+                    [] => format!("{column} NOT IN ({})", all(&values.iter().collect::<Vec<_>>())),
+                    several => format!("{column} IN ({})", all(several)),
                 }
-            },
+            }
         }
     }
 
@@ -170,10 +207,11 @@ impl Cut {
                 self.halves(bounds, 0, &mut |slot| slot.to_string())
             }
             Rule::Hash { .. } => self.remainder(),
-            Rule::Value { values } => {
-                let other = values.len();
-                let mut leaf = |slot: usize| {
-                    let value = literal(&values[slot], &self.type_name);
+            Rule::Value { values, slots } => {
+                let other = self.other();
+                let mut leaf = |place: usize| {
+                    let value = literal(&values[place], &self.type_name);
+                    let slot = slots.get(place).unwrap_or(&place);
                     format!("CASE WHEN {column} = {value} THEN {slot} ELSE {other} END")
                 };
                 match values.get(1..) {
@@ -193,44 +231,51 @@ impl Cut {
     pub(super) fn numbered(&self, relation: &str, name: &str) -> String {
         let (bounds, values) = match &self.rule {
             Rule::Time { bounds, .. } | Rule::Range { bounds } => (bounds.as_slice(), None),
-            Rule::Value { values } => (values.get(1..).unwrap_or_default(), Some(values)),
+            Rule::Value { values, slots } => (values.get(1..).unwrap_or_default(), Some((values, slots))),
             Rule::Hash { .. } => (&[][..], None),
         };
         if bounds.len() < 2 * BRANCHES {
             return format!("(SELECT *, {} AS {name} FROM {relation})", self.number());
         }
         let column = quoted_name(&self.column);
-        let list = |values: &[String]| {
-            let all: Vec<String> = values
-                .iter()
-                .map(|value| literal(value, &self.type_name))
-                .collect();
-            format!("[{}]", all.join(", "))
-        };
+        let list = |values: &[String]| literal::list(values, &self.type_name);
         // The slot is the number of bounds that are not above the value: what is known of it is a multiple of `step`.
         let mut step = (bounds.len() + 1).next_power_of_two() / BRANCHES;
         let first: Vec<String> = bounds.iter().skip(step - 1).step_by(step).cloned().collect();
         let start = self.halves(&first, 0, &mut |slot| (slot * step).to_string());
-        let mut found = format!("(SELECT *, {start} AS {name} FROM {relation})");
-        let all = list(bounds);
+        // The lists come from a row of their own: as constants they would be made anew for every vector, at each step.
+        let mut lists = vec![("duckward_bounds", list(bounds))];
+        let mut last = name.to_owned();
+        if let Some((values, slots)) = values {
+            lists.push(("duckward_values", list(values)));
+            let mut slot = name.to_owned();
+            if !slots.is_empty() {
+                let all: Vec<String> = slots.iter().map(usize::to_string).collect();
+                lists.push(("duckward_slots", literal::list(&all, "INTEGER")));
+                slot = format!("duckward_slots[{name} + 1]");
+            }
+            last = format!(
+                "CASE WHEN {column} = duckward_values[{name} + 1] THEN {slot} ELSE {} END",
+                self.other()
+            );
+        }
+        let (names, lists): (Vec<&str>, Vec<String>) = lists
+            .into_iter()
+            .map(|(name, list)| (name, format!("{list} AS {name}")))
+            .unzip();
+        let lists = lists.join(", ");
+        let mut found = format!("(SELECT *, {start} AS {name} FROM {relation}, (SELECT {lists}))");
         while step > 1 {
             step /= 2;
             // Beyond the list is NULL, and no step is made.
             found = format!(
-                "(SELECT * REPLACE (CASE WHEN {column} >= ({all})[{name} + {step}] THEN {name} + {step} ELSE {name} END \
-                 AS {name}) FROM {found})"
+                "(SELECT * REPLACE (CASE WHEN {column} >= duckward_bounds[{name} + {step}] THEN {name} + {step} ELSE {name} \
+                 END AS {name}) FROM {found})"
             );
         }
-        let last = match values {
-            None => name.to_owned(),
-            Some(values) => format!(
-                "CASE WHEN {column} = ({})[{name} + 1] THEN {name} ELSE {} END",
-                list(values),
-                values.len()
-            ),
-        };
         format!(
-            "(SELECT * REPLACE (CASE WHEN {column} IS NULL THEN {} ELSE {last} END AS {name}) FROM {found})",
+            "(SELECT * EXCLUDE ({}) REPLACE (CASE WHEN {column} IS NULL THEN {} ELSE {last} END AS {name}) FROM {found})",
+            names.join(", "),
             self.slots() - 1
         )
     }
@@ -272,6 +317,22 @@ impl Cut {
     }
 }
 
+/// Whether values have slots as a plan gives them: each slot the next one or one of before.
+fn are_in_order(values: usize, slots: &[usize]) -> bool {
+    let mut next = 0;
+    values == slots.len()
+        && slots.iter().all(|slot| {
+            let is_known = *slot <= next;
+            next = next.max(slot + 1);
+            is_known
+        })
+}
+
+/// A value as part of a slot's name that begins with an equals sign.
+fn escaped(value: &str) -> String {
+    value.replace('=', "==").replace('/', "=-")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -309,10 +370,42 @@ mod tests {
     }
 
     #[test]
+    fn several_values_may_have_a_slot_together() {
+        let of = |slots: &[usize]| {
+            cut(Rule::Value {
+                values: ["1", "2", "3"].map(str::to_owned).into(),
+                slots: slots.into(),
+            })
+        };
+        let cut = of(&[0, 1, 0]);
+        let conditions: Vec<String> = (0..cut.slots()).map(|slot| cut.condition(slot)).collect();
+        assert_eq!(
+            conditions,
+            [
+                "\"c\" IN ('1'::INTEGER, '3'::INTEGER)",
+                "\"c\" = '2'::INTEGER",
+                "\"c\" NOT IN ('1'::INTEGER, '2'::INTEGER, '3'::INTEGER)",
+                "\"c\" IS NULL"
+            ]
+        );
+        assert_eq!([0, 1, 2].map(|slot| cut.name(slot)), ["=1=2", "2", "other"]);
+        for (slots, is_one) in [
+            (&[][..], true),
+            (&[0, 1, 1], true),
+            (&[0, 0], false),
+            (&[1, 0, 0], false),
+            (&[0, 2, 1], false),
+        ] {
+            assert_eq!(of(slots).check().is_ok(), is_one, "{slots:?}");
+        }
+    }
+
+    #[test]
     fn names_of_values_are_never_those_of_other_slots() {
         let values = ["null", "other", "=null", "a/b", "a=-b", "=a=-b", "x"].map(str::to_owned);
         let cut = cut(Rule::Value {
             values: values.into(),
+            slots: Vec::new(),
         });
         let names: std::collections::BTreeSet<String> = (0..cut.slots()).map(|slot| cut.name(slot)).collect();
         assert_eq!(names.len(), cut.slots(), "{names:?}");
@@ -324,8 +417,13 @@ mod tests {
         #[test]
         fn names_of_values_differ_where_the_values_do(one in "[=/a-]{0,6}", other in "[=/a-]{0,6}") {
             prop_assume!(one != other);
-            let cut = cut(Rule::Value { values: vec![one, other] });
-            prop_assert_ne!(cut.name(0), cut.name(1));
+            let names: std::collections::BTreeSet<String> = [vec![], vec![0, 0], vec![0, 1]]
+                .into_iter()
+                .map(|slots| cut(Rule::Value { values: vec![one.clone(), other.clone()], slots }).name(0))
+                .collect();
+            prop_assert_eq!(names.len(), 2);
+            let cut = cut(Rule::Value { values: vec![one, other], slots: Vec::new() });
+            prop_assert!(!names.contains(&cut.name(1)));
         }
 
         #[test]

@@ -2,7 +2,7 @@
 
 use super::REGISTRY;
 use super::template::Home;
-use crate::engine::text::quoted;
+use crate::engine::text::{quoted, quoted_name};
 use crate::validate::PIECE;
 
 /// The longest chain of a union.
@@ -107,6 +107,19 @@ pub(super) fn relations(home: &Home) -> String {
     )
 }
 
+/// The tables of the schema that have indexes.
+pub(super) fn indexed(home: &Home) -> String {
+    format!(
+        "SELECT DISTINCT table_name FROM duckdb_indexes() WHERE {}",
+        here(home)
+    )
+}
+
+/// Gives a table another name.
+pub(super) fn rename(home: &Home, from: &str, to: &str) -> String {
+    format!("ALTER TABLE {} RENAME TO {}", home.table(from), quoted_name(to))
+}
+
 /// The manifests that are kept there, with their templates.
 pub(super) fn kept(home: &Home) -> String {
     format!("SELECT template, manifest FROM {}", home.table(REGISTRY))
@@ -166,7 +179,7 @@ mod tests {
                 schema: name.clone(),
                 template: Template { above: Vec::new(), name: format!("{name}{{piece}}") },
             };
-            let mut all = vec![create(&home.table(&name), 1), relations(&home), kept(&home)];
+            let mut all = vec![create(&home.table(&name), 1), relations(&home), kept(&home), indexed(&home), rename(&home, &name, &name)];
             all.extend(keep(&home, &name, &name));
             for text in all {
                 // The tokens of a name with quotes in it are several.
