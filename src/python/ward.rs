@@ -877,7 +877,7 @@ impl PyWard {
                 format!("the callback is a {kind}, which cannot be called: give a function of one argument");
             return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
         }
-        let subscription = Py::new(py, subscribe(self.core.guardian(), callback.unbind()))?;
+        let subscription = Py::new(py, subscribe(self.core.guardian(), &callback))?;
         self.subscriptions.lock().push(subscription.clone_ref(py));
         Ok(subscription)
     }
