@@ -1,5 +1,6 @@
 //! `Ward`: the guarded connection, as Python sees it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,7 +37,7 @@ use crate::partition::calendar::Step;
 use crate::partition::done::{Place, Target};
 use crate::partition::ingest::{Limit, Wish as LoadWish, default_bytes};
 use crate::partition::lake::{self, Options, partition};
-use crate::partition::plan::{Wish, plan};
+use crate::partition::plan::{Wish, kept_plan, plan};
 use crate::partition::profile::profile;
 use crate::partition::tables;
 use crate::units::Bytes;
@@ -634,7 +635,7 @@ impl PyWard {
     }
 
     /// How to cut a table, files or a query: pieces in order, of which every row is in exactly one.
-    #[pyo3(signature = (source, *, by=None, every=None, zone=None, pieces=None, rows=None, hash=None, value=false, connection=None))]
+    #[pyo3(signature = (source, *, by=None, every=None, zone=None, pieces=None, rows=None, hash=None, value=false, file=None, connection=None))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn plan(
         slf: &Bound<'_, Self>,
@@ -646,6 +647,7 @@ impl PyWard {
         rows: Option<u64>,
         hash: Option<usize>,
         value: bool,
+        file: Option<PathBuf>,
         connection: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyPlan> {
         let py = slf.py();
@@ -671,10 +673,13 @@ impl PyWard {
             rows,
             hash,
             value,
-            room,
         };
         let mut asking = Asking::new(slf, connection);
-        match plan(&mut asking, &source, &wish) {
+        let made = match file {
+            Some(file) => kept_plan(&mut asking, &source, &wish, room, &file),
+            None => plan(&mut asking, &source, &wish, room),
+        };
+        match made {
             Ok(plan) => Ok(PyPlan::new(plan)),
             Err(stopped) => Err(stopped.into_py(py)),
         }

@@ -297,6 +297,7 @@ mod tests {
     use crate::engine::{Ask, Rows};
     use crate::error::Error;
     use crate::partition::plan::{Plan, Wish, plan};
+    use crate::units::Bytes;
 
     /// A table of two columns; every piece has as many rows as its number says.
     struct Table;
@@ -326,7 +327,7 @@ mod tests {
             hash: Some(100),
             ..Wish::default()
         };
-        plan(&mut Table, &Source::parse("t").unwrap(), &wish).unwrap()
+        plan(&mut Table, &Source::parse("t").unwrap(), &wish, Bytes::mib(512)).unwrap()
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::balance::{self, Change};
 use crate::partition::column::{self, Column};
+use crate::units::Bytes;
 
 /// The plan of pieces that are nearer to `target` rows each, of what `source` has now in the pieces of `plan`; none where
 /// they need no change. Pieces by range or time that are too large are split where their rows are, small neighbours put
@@ -38,10 +39,12 @@ pub fn replan<E: From<Error>>(
         ask,
         source,
         wish: &wish,
+        room: Bytes(0),
     };
     let columns = column::columns(planner.ask, &source.relation)?;
     let size = planner.rows(&columns)?;
     let mut next = plan.clone();
+    next.wish = None;
     next.pieces = next.written();
     planner.count(&mut next, size)?;
     // The last slot is that of NULL.
@@ -106,6 +109,7 @@ impl<E: From<Error>> Planner<'_, E> {
                 ask: &mut *self.ask,
                 source: &rows,
                 wish: self.wish,
+                room: self.room,
             };
             let (values, counts) = of_slot.sampled(&column, *parts)?;
             let bounds = bounds(&counts, *parts);
