@@ -796,7 +796,9 @@ class Ward:
                 not do, there are no rows for tables, the database is read-only, or Parquet would round a
                 column.
             StateError: another process writes this directory; for tables, a transaction is open.
-            DiskError: the file system refuses.
+            DiskError: the file system refuses; or, before anything is written, less is free there than a
+                hundredth of the plan's `bytes`, or than 16 MiB if that is more and the plan is larger; with
+                4 KiB for each file. What a process that was killed had written is left then.
             TransactionError: what was written is not what the source has; it was removed.
             OutOfMemoryError, TimeoutError, CancelledError, ConnectionError, CorruptionError: as of `sql()`.
         """
@@ -869,7 +871,8 @@ class Ward:
     def progress(self) -> float | None:
         """How far the running query is, from 0 to 1.
 
-        A query that runs in pieces: over all its pieces. Any other: None unless DuckDB counts it, which
+        A query that runs in pieces: over all its pieces. A table that is being partitioned: over all that is
+        done, the proof and the publication included. Any other: None unless DuckDB counts it, which
         `enable_progress_bar` makes it do.
         """
 

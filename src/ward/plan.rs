@@ -268,6 +268,10 @@ impl Partitioning {
                 balance.variation
             ),
         ));
+        if self.resumed > 0 {
+            let text = format!("{} shares of the source had been written before", self.resumed);
+            lines.push(("resumed", text));
+        }
         // One that was read from its place has not been compared now.
         if let Some(validation) = &self.validation {
             let source = shortened(&validation.left, CONDITION);
