@@ -700,10 +700,10 @@ class Ward:
     ) -> Plan:
         """How to cut a table, files or a query: pieces in order, of which every row is in exactly one.
 
-        Nothing of the source is written. What is left open is advised from the data, as by `profile()`; the
-        size of pieces, where it is left open, goes by the budget. NULL has a piece of its own, and so have,
-        in a cut by value, all values that come later. A time before or after those there were is in the
-        first or the last piece. The source is read a few times, a column or two at a time.
+        Nothing is written but `file`. What is left open is advised from the data, as by `profile()`; the size
+        of pieces, where it is left open, goes by the budget. NULL has a piece of its own, and so have, in a
+        cut by value, all values that come later. A time before or after those there were is in the first or
+        the last piece. The source is read a few times, a column or two at a time.
 
         Args:
             source: a table or view (with its schema, if wanted), the path or pattern of files, or a query.
