@@ -413,8 +413,12 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 pub(super) fn broken(what: &str, path: &Path, error: &io::Error) -> Error {
+    let next = match error.kind() {
+        io::ErrorKind::StorageFull => "; free space there, or write to another disk",
+        _ => "",
+    };
     Error::new(
         ErrorKind::Disk,
-        format!("{what} {} failed: {error}", path.display()),
+        format!("{what} {} failed: {error}{next}", path.display()),
     )
 }
