@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod fallback;
+mod files;
 pub mod guard;
 pub mod partition;
 pub mod settings;

@@ -330,6 +330,20 @@ class _PlanDict(TypedDict):
     cuts: list[_Cut]
     pieces: list[_PlannedPiece]
     heavy: list[_Heavy]
+    # What was asked for when it was made; not there for one that was made of another plan.
+    wish: NotRequired[_Wish]
+
+@type_check_only
+class _Wish(TypedDict):
+    """What was asked for when a plan was made, as `Ward.plan()` takes it."""
+
+    by: list[str]
+    every: _Step | None
+    zone: str | None
+    pieces: int | None
+    rows: int | None
+    hash: int | None
+    value: bool
 
 @type_check_only
 class _Status(TypedDict):
@@ -681,14 +695,15 @@ class Ward:
         rows: int | None = None,
         hash: int | None = None,
         value: bool = False,
+        file: str | PathLike[str] | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Plan:
         """How to cut a table, files or a query: pieces in order, of which every row is in exactly one.
 
-        Nothing is written. What is left open is advised from the data, as by `profile()`; the size of pieces,
-        where it is left open, goes by the budget. NULL has a piece of its own, and so have, in a cut by
-        value, all values that come later. A time before or after those there were is in the first or the
-        last piece. The source is read a few times, a column or two at a time.
+        Nothing is written but `file`. What is left open is advised from the data, as by `profile()`; the size
+        of pieces, where it is left open, goes by the budget. NULL has a piece of its own, and so have, in a
+        cut by value, all values that come later. A time before or after those there were is in the first or
+        the last piece. The source is read a few times, a column or two at a time.
 
         Args:
             source: a table or view (with its schema, if wanted), the path or pattern of files, or a query.
@@ -699,6 +714,10 @@ class Ward:
             rows: by range: about so many rows a piece; of a table without `by`, in the order of its rows.
             hash: by hash: so many pieces, 1 to 10,000; the same in every version of DuckDB.
             value: by value: a piece for each, up to 10,000, and one for values that come later.
+            file: the path of a file, ending in `.json`, that the plan is kept in. Where it is there already,
+                that plan is taken and the source is not read: what is said of how to cut must be what it was
+                made with, what is left open is as it is there. So the same lines go on with a partitioning
+                whose process was killed.
             connection: another connection to the same database; otherwise the ward's.
 
         Of several columns `every` goes with the first date or time; `hash`, then `value`, then `pieces` or
@@ -708,7 +727,9 @@ class Ward:
             duckdb.Error: there is no such source or zone, or it cannot be read: DuckDB's exception,
                 unchanged.
             InvalidInputError: there is no such column, it cannot be cut that way, there is nothing to cut, or
-                that makes too many pieces: more than 10,000.
+                that makes too many pieces: more than 10,000; `file` has a plan of another source, one that was
+                made with something else, or none.
+            DiskError: `file` cannot be read or written.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
                 CorruptionError: as of `sql()`.
         """
@@ -777,7 +798,9 @@ class Ward:
                 not do, there are no rows for tables, the database is read-only, or Parquet would round a
                 column.
             StateError: another process writes this directory; for tables, a transaction is open.
-            DiskError: the file system refuses.
+            DiskError: the file system refuses; or, before anything is written, less is free there than a
+                hundredth of the plan's `bytes`, or than 16 MiB if that is more and the plan is larger; with
+                4 KiB for each file. What a process that was killed had written is left then.
             TransactionError: what was written is not what the source has; it was removed.
             OutOfMemoryError, TimeoutError, CancelledError, ConnectionError, CorruptionError: as of `sql()`.
         """
@@ -857,7 +880,8 @@ class Ward:
     def progress(self) -> float | None:
         """How far the running query is, from 0 to 1.
 
-        A query that runs in pieces: over all its pieces. Any other: None unless DuckDB counts it, which
+        A query that runs in pieces: over all its pieces. A table that is being partitioned: over all that is
+        done, the proof and the publication included. Any other: None unless DuckDB counts it, which
         `enable_progress_bar` makes it do.
         """
 
@@ -1338,7 +1362,7 @@ class Plan:
         """
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the plan to a file, as JSON.
+        """Writes the plan to a file, as JSON. Whoever looks finds the old one or the new one, whole.
 
         Raises:
             DiskError: the file cannot be written.

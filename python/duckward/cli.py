@@ -495,6 +495,15 @@ class Line:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def follow_on_line(work: Callable[[], Result], ward: Any, shown: bool) -> Result:
+    """As `follow`, with a line of progress if it is `shown`; the line is gone afterwards."""
+    line = Line(ward)
+    try:
+        return follow(work, ward, line.draw if shown else None)
+    finally:
+        line.wipe()
+
+
 # ---------------------------------------------------------------- the verbs
 
 
@@ -558,18 +567,13 @@ def run(options: argparse.Namespace) -> int:
         duckward.guard(con, **guard_arguments(options)) as ward,
     ):
         answers: list[Any] = []
-        line = Line(ward)
 
         def work() -> Callable[[], None]:
             answers.append(ward.sql(query, pieces=options.pieces, verify=options.verify))
             return deliver(answers[0], options, target)
 
         try:
-            try:
-                after = follow(work, ward, line.draw if shown else None)
-            finally:
-                line.wipe()
-            after()
+            follow_on_line(work, ward, shown)()
             if answers[0].report.to_dict().get("truncated"):
                 print("duckward: the answer was cut: row_cap is set, and memory was short", file=sys.stderr)
         except duckward.Error as error:
@@ -652,10 +656,44 @@ def profile(options: argparse.Namespace) -> int:
     return OK
 
 
+def check_plan(options: argparse.Namespace) -> bool:
+    """Whether `--plan` names a file that is to be made.
+
+    Raises:
+        UsageError: it cannot be one, or it is not there and nothing says how to cut.
+    """
+    if options.plan is None:
+        return False
+    file = pathlib.Path(options.plan)
+    if not file.parent.is_dir():
+        raise UsageError(f"--plan {file}: there is no directory {file.parent}")
+    if file.is_dir():
+        raise UsageError(f"--plan {file}: this is a directory; name a file")
+    if file.exists():
+        return False
+    cuts = (options.by, options.every, options.pieces, options.rows, options.hash)
+    # Whoever mistypes the name of a plan is not to get one that is only advised.
+    if options.into is not None and all(cut is None for cut in cuts) and not options.value:
+        raise UsageError(
+            f"--plan {file}: there is no such file; say how to cut (--by ...), and a plan is made and kept "
+            "there, or leave out --into to see the one that is advised"
+        )
+    return True
+
+
 def partition(options: argparse.Namespace) -> int:
     """`duckward partition`: cuts a table into files or tables, or shows how it would."""
+    only = {
+        "--replace": options.replace,
+        "--sort": options.sort,
+        "--batch-rows": options.batch_rows is not None,
+    }
+    if options.into is None and (unused := [name for name, given in only.items() if given]):
+        raise UsageError(f"{', '.join(unused)}: nothing is written without --into; give --into PLACE")
+    makes = check_plan(options)
+    shown = sys.stderr.isatty() and not options.no_progress
     with (
-        connected(options.database, options.read_only) as con,
+        connected(options.database, options.read_only, shown) as con,
         duckward.guard(con, **guard_arguments(options)) as ward,
     ):
 
@@ -669,6 +707,7 @@ def partition(options: argparse.Namespace) -> int:
                 rows=options.rows,
                 hash=options.hash,
                 value=options.value,
+                file=options.plan,
             )
             if options.into is None:
                 return plan
@@ -676,8 +715,16 @@ def partition(options: argparse.Namespace) -> int:
                 plan, options.into, replace=options.replace, sort=options.sort, batch_rows=options.batch_rows
             )
 
-        found = follow(work, ward)
-    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
+        try:
+            found = follow_on_line(work, ward, shown)
+        finally:
+            if makes and pathlib.Path(options.plan).exists():
+                print(f"the plan is kept in {options.plan}: the same command goes by it", file=sys.stderr)
+    if not options.json:
+        print(found)
+    else:
+        more = {} if isinstance(found, duckward.Plan) else {"resumed": found.resumed}
+        print(json.dumps(found.to_dict() | more, indent=2, ensure_ascii=False))
     return OK
 
 
@@ -972,6 +1019,11 @@ def parser() -> argparse.ArgumentParser:
     cut.add_argument(
         "--sort", action="append", metavar="COLUMN", help="sort each piece by it (give it again for more)"
     )
+    cut.add_argument(
+        "--plan",
+        metavar="FILE",
+        help="cut by the plan in FILE (.json), and go on after a kill; if it is not there, make it first",
+    )
     cut.add_argument("--batch-rows", type=int, metavar="N", help="rows that are kept from a crash at once")
     cut.add_argument(
         "--by", action="append", metavar="COLUMN", help="a column to cut by (give it again for more)"
@@ -983,6 +1035,7 @@ def parser() -> argparse.ArgumentParser:
     cut.add_argument("--hash", type=int, metavar="N", help="by hash: so many pieces")
     cut.add_argument("--value", action="store_true", help="by value: a piece for each")
     cut.add_argument("--json", action="store_true", help="print it as JSON")
+    cut.add_argument("--no-progress", action="store_true", help="draw no progress line on the terminal")
     cut.set_defaults(act=partition)
 
     same = verbs.add_parser(

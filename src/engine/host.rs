@@ -64,10 +64,47 @@ pub struct Active {
     pub stop: Option<(Stop, Moment)>,
 }
 
+/// A part of a longer work, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    /// Where it begins.
+    pub from: f64,
+    /// Where it ends.
+    pub to: f64,
+}
+
+impl Stretch {
+    /// Where in the work a share of this is.
+    pub fn at(self, share: f64) -> f64 {
+        self.from + (self.to - self.from) * share.clamp(0.0, 1.0)
+    }
+
+    /// Part `done` of `all` like parts of it, from 0.
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
+    pub fn part(self, done: usize, all: usize) -> Self {
+        let all = all.max(1);
+        let at = |parts: usize| self.at(parts as f64 / all as f64);
+        Stretch {
+            from: at(done),
+            to: at(done + 1),
+        }
+    }
+}
+
+/// A work of several statements.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    /// What its next statements are of it.
+    now: Stretch,
+    /// The furthest that was told: what is tried again does not go back.
+    furthest: f64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     active: Option<Active>,
     sending: bool,
+    work: Option<Work>,
 }
 
 /// How long after one interrupt the next is sent, if the query has not ended.
@@ -217,6 +254,24 @@ impl Connection {
         if let Some(active) = state.active.as_mut().filter(|active| active.query == query) {
             active.share = Some(share);
         }
+    }
+
+    /// From now on the statements that run here are this part of a longer work; none when it is over.
+    pub fn works(&self, now: Option<Stretch>) {
+        let mut state = self.state.lock();
+        let before = state.work;
+        state.work = now.map(|now| Work {
+            now,
+            furthest: before.map_or(0.0, |work| work.furthest),
+        });
+    }
+
+    /// How far the work is, from 0 to 1, where its statement has done this share; none where there is no work.
+    pub fn share_of_work(&self, of_statement: Option<f64>) -> Option<f64> {
+        let mut state = self.state.lock();
+        let work = state.work.as_mut()?;
+        work.furthest = work.furthest.max(work.now.at(of_statement.unwrap_or(0.0)));
+        Some(work.furthest)
     }
 
     /// Takes note of the memory that counts now.
@@ -402,5 +457,24 @@ mod tests {
             "the query ended only after the interrupt was out"
         );
         assert!(stopper.join().unwrap());
+    }
+
+    #[test]
+    fn the_share_of_a_work_is_over_all_its_statements_and_never_falls() {
+        let connection = Connection::new(Arc::new(Count::default()));
+        assert_eq!(connection.share_of_work(Some(0.5)), None);
+        let half = Stretch { from: 0.0, to: 0.5 };
+        connection.works(Some(half));
+        assert_eq!(connection.share_of_work(None), Some(0.0));
+        assert_eq!(connection.share_of_work(Some(0.5)), Some(0.25));
+        // Tried again.
+        assert_eq!(connection.share_of_work(Some(0.1)), Some(0.25));
+        connection.works(Some(Stretch { from: 0.5, to: 1.0 }.part(1, 2)));
+        assert_eq!(connection.share_of_work(None), Some(0.75));
+        assert_eq!(connection.share_of_work(Some(7.0)), Some(1.0));
+        connection.works(None);
+        assert_eq!(connection.share_of_work(None), None);
+        connection.works(Some(half));
+        assert_eq!(connection.share_of_work(None), Some(0.0));
     }
 }

@@ -106,6 +106,11 @@ pub trait Ask<E> {
     /// Where the user ends the wait.
     fn pause(&mut self, time: Duration) -> std::result::Result<(), E>;
 
+    /// Does what takes long and asks nothing, so that others may go on meanwhile.
+    fn apart(&mut self, work: &mut (dyn FnMut() + Send)) {
+        work();
+    }
+
     /// Runs a statement that takes something back after another one failed. What it has to say is not told.
     fn take_back(&mut self, sql: &str) {
         let _ = self.ask(sql);

@@ -21,6 +21,7 @@ use super::column::{check_names, columns, named, unknown};
 use super::done::{Partitioning, Place};
 use super::pieces::{Located, numbered, parts, relation};
 use super::plan::{MOST, Plan, replan};
+use super::progress::{Course, Watch};
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted};
 use crate::engine::{Ask, Reason};
@@ -40,6 +41,8 @@ pub struct Room {
     pub memory: Bytes,
     /// Files that may be open at once.
     pub files: usize,
+    /// Free space on the disk, where the system says.
+    pub disk: Option<Bytes>,
 }
 
 impl Room {
@@ -92,26 +95,18 @@ pub struct Options {
     pub sort: Vec<String>,
 }
 
-/// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Shares of the source that are written.
-    pub written: usize,
-    /// Shares.
-    pub shares: usize,
-}
-
 /// Cuts the plan's source into `target`, a directory that must not be there, or be empty; with `replace` it may be an earlier
 /// partitioning. What a process that was killed has written by the same plan is not written again. `room` is what may be
-/// taken for it; `watch` is told what is written.
+/// taken for it; `watch` is told how far it is.
 ///
 /// # Errors
-/// [`Invalid`](crate::ErrorKind::Invalid) for a target or a source that will not do; [`Disk`](crate::ErrorKind::Disk) for what the file system refuses;
+/// [`Invalid`](crate::ErrorKind::Invalid) for a target or a source that will not do; [`Disk`](crate::ErrorKind::Disk) for what the file system
+/// refuses, and, before anything is written, where it cannot have room;
 /// [`Transaction`](crate::ErrorKind::Transaction) where what was written is not what the source has; those of whoever answers. The target is as
 /// it was then.
 pub fn partition<E: From<Error> + Reason>(
     ask: &mut dyn Ask<E>,
-    watch: &mut dyn FnMut(Progress),
+    watch: &mut Watch<'_>,
     plan: &Plan,
     target: &Path,
     options: &Options,
@@ -154,7 +149,7 @@ pub fn partition<E: From<Error> + Reason>(
 /// tells of.
 pub fn rebalance<E: From<Error> + Reason>(
     ask: &mut dyn Ask<E>,
-    watch: &mut dyn FnMut(Progress),
+    watch: &mut Watch<'_>,
     path: &Path,
     manifest: &Manifest,
     target: u64,
@@ -248,7 +243,7 @@ struct Work<'a> {
 /// Cuts a source, whose columns are name and type, whatever the plan says of it.
 fn cut<E: From<Error> + Reason>(
     ask: &mut dyn Ask<E>,
-    watch: &mut dyn FnMut(Progress),
+    watch: &mut Watch<'_>,
     plan: &Plan,
     work: Work<'_>,
     staging: Staging,
@@ -258,6 +253,11 @@ fn cut<E: From<Error> + Reason>(
     let mut run = Run {
         ask,
         watch,
+        course: if options.sort.is_empty() {
+            Course::FILES
+        } else {
+            Course::SORTED
+        },
         plan,
         options,
         source: work.source,

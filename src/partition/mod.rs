@@ -5,10 +5,12 @@
 pub mod balance;
 pub mod calendar;
 pub mod column;
+mod disk;
 pub mod done;
 pub mod ingest;
 pub mod lake;
 mod pieces;
 pub mod plan;
 pub mod profile;
+pub mod progress;
 pub mod tables;

@@ -5,6 +5,7 @@
 //! the plan and never read back: a plan that somebody has edited is refused.
 
 mod balanced;
+mod kept;
 mod literal;
 mod planner;
 mod replan;
@@ -12,6 +13,7 @@ mod rule;
 
 use serde::{Deserialize, Serialize};
 
+pub use kept::kept_plan;
 pub use planner::{Wish, plan};
 pub use replan::{Next, replan};
 pub use rule::{Cut, Rule};
@@ -45,6 +47,9 @@ pub struct Plan {
     pub pieces: Vec<Piece>,
     /// Values that are too frequent for pieces of like size, which no cut by value or range splits.
     pub heavy: Vec<Heavy>,
+    /// What was asked for when it was made; none of one that was made of another plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<Wish>,
 }
 
 /// A piece of a table.
@@ -129,6 +134,7 @@ impl Plan {
             cuts,
             pieces: Vec::new(),
             heavy: Vec::new(),
+            wish: None,
         };
         plan.pieces = plan.written();
         plan

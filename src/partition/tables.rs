@@ -9,18 +9,22 @@ mod sql;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 pub(super) use sql::union;
 pub use template::{Home, Template};
 
 use super::column::{check_names, columns, named};
+use super::disk::Load;
 use super::done::{Partitioning, Place};
 use super::lake::{Manifest, Part};
 use super::pieces::{Located, numbered, parts, relation};
 use super::plan::{Next, Plan, replan};
+use super::progress::{Course, Stage, Watch};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::error::{Error, ErrorKind, Result};
+use crate::units::Bytes;
 use crate::validate::{self, Digests, Finding, FindingKind, Layout, PIECE, Validation};
 use catalog::Catalog;
 
@@ -29,18 +33,23 @@ const REGISTRY: &str = "duckward_partitionings";
 
 type Named = (String, String);
 
+/// Free space on the disk that a path is on, where the system says.
+pub type FreeSpace = fn(&Path) -> Option<Bytes>;
+
 /// Cuts the plan's source into tables called by `template`; none of them may be there, unless with `replace` an earlier
-/// partitioning of that template has made them.
+/// partitioning of that template has made them. `watch` is told how far it is.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for a template or a source that will not do; [`ErrorKind::State`] where a transaction is open already;
-/// [`ErrorKind::Transaction`] where what was written is not what the source has; those of whoever answers. All is as it was
-/// then.
+/// [`ErrorKind::Disk`] where the disk of the database cannot have room; [`ErrorKind::Transaction`] where what was written is not
+/// what the source has; those of whoever answers. All is as it was then.
 pub fn partition<E: From<Error>>(
     ask: &mut dyn Ask<E>,
+    watch: &mut Watch<'_>,
     plan: &Plan,
     template: &Template,
     replace: bool,
+    free_space: FreeSpace,
 ) -> Result<Partitioning, E> {
     committed(ask, &template.name, &mut |ask| {
         let source = Source::parse(&plan.source)?;
@@ -54,7 +63,13 @@ pub fn partition<E: From<Error>>(
             layout: plan,
             same: Vec::new(),
         };
-        written(ask, plan, work, template, replace)
+        let wanted = Wanted {
+            plan,
+            template,
+            replace,
+            free_space,
+        };
+        written(ask, watch, &wanted, work)
     })
 }
 
@@ -66,9 +81,11 @@ pub fn partition<E: From<Error>>(
 /// As those of [`partition`] and [`replan`]; [`ErrorKind::Invalid`], too, where the tables are not those that `manifest` tells of.
 pub fn rebalance<E: From<Error>>(
     ask: &mut dyn Ask<E>,
+    watch: &mut Watch<'_>,
     home: &Home,
     manifest: &Manifest,
     target: u64,
+    free_space: FreeSpace,
 ) -> Result<Option<Partitioning>, E> {
     committed(ask, &home.template.name, &mut |ask| {
         let catalog = Catalog::read(ask, home)?;
@@ -121,7 +138,13 @@ pub fn rebalance<E: From<Error>>(
                 .map(|(number, _, part)| (number, part.clone()))
                 .collect(),
         };
-        written(ask, &next.plan, work, &home.as_template(), true).map(Some)
+        let wanted = Wanted {
+            plan: &next.plan,
+            template: &home.as_template(),
+            replace: true,
+            free_space,
+        };
+        written(ask, watch, &wanted, work).map(Some)
     })
 }
 
@@ -344,14 +367,27 @@ pub(super) fn query(home: &Home, manifest: &Manifest) -> String {
     sql::all(&tables)
 }
 
+/// What is to be made.
+struct Wanted<'a> {
+    plan: &'a Plan,
+    template: &'a Template,
+    replace: bool,
+    free_space: FreeSpace,
+}
+
 /// Writes and proves all tables, in the transaction that is open.
 fn written<E: From<Error>>(
     ask: &mut dyn Ask<E>,
-    plan: &Plan,
+    watch: &mut Watch<'_>,
+    wanted: &Wanted<'_>,
     work: Work<'_>,
-    template: &Template,
-    replace: bool,
 ) -> Result<Partitioning, E> {
+    let Wanted {
+        plan,
+        template,
+        replace,
+        free_space,
+    } = *wanted;
     let (home, is_new) = catalog::home(ask, template)?;
     if is_new {
         ask.ask(&format!("CREATE SCHEMA {}", home.place()))?;
@@ -367,9 +403,11 @@ fn written<E: From<Error>>(
         replace,
         expected.map(|(_, name)| name.as_str()),
     )?;
+    check_disk(ask, &home, plan, &work, free_space)?;
     let before = catalog.spelled(&home).to_owned();
     let mut run = Run {
         ask,
+        watch,
         plan,
         home,
         before,
@@ -396,8 +434,39 @@ fn written<E: From<Error>>(
     })
 }
 
+/// Refuses a database on a disk that cannot have room for the tables. Blocks that are free in its file are room, too.
+fn check_disk<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    home: &Home,
+    plan: &Plan,
+    work: &Work<'_>,
+    free_space: FreeSpace,
+) -> Result<(), E> {
+    let path = ask.ask(&sql::path(home))?.into_iter().flatten().flatten().next();
+    // One in memory has no file.
+    let Some(free) = path.and_then(|path| free_space(Path::new(&path))) else {
+        return Ok(());
+    };
+    let load = Load {
+        files: 0,
+        ..Load::of(plan, &work.same)
+    };
+    let place = home.to_string();
+    let other = "give a database on another disk, or the path of a directory";
+    let check = |free| load.check(free, &work.source.name, &place, other);
+    let Err(refused) = check(free) else {
+        return Ok(());
+    };
+    // Where that is not known it stays refused: the transaction may be lost by the question.
+    let rows = ask.ask(&sql::unused(home)).map_err(|_| refused.clone())?;
+    let unused = rows.into_iter().flatten().flatten().next();
+    let unused = unused.and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(check(free.plus(Bytes(unused)))?)
+}
+
 struct Run<'a, E> {
     ask: &'a mut dyn Ask<E>,
+    watch: &'a mut Watch<'a>,
     plan: &'a Plan,
     home: Home,
     /// The template of what is replaced.
@@ -418,6 +487,7 @@ struct Run<'a, E> {
 impl<E: From<Error>> Run<'_, E> {
     /// Writes the source into the temporary table; the numbers of the pieces that have rows.
     fn stage(&mut self) -> Result<Vec<usize>, E> {
+        (self.watch)(Course::TABLES.part(Stage::Writing, 0, 1));
         self.ask
             .ask(&sql::stage(&self.layout.numbered(&self.source.relation)))?;
         let rows = self.ask.ask(&sql::pieces())?;
@@ -496,7 +566,8 @@ impl<E: From<Error>> Run<'_, E> {
     /// Makes the tables, compares them with the source, and keeps what they are.
     fn publish(&mut self, numbers: &[usize]) -> Result<(Manifest, Validation), E> {
         let mut tables = Vec::new();
-        for number in numbers {
+        for (done, number) in numbers.iter().enumerate() {
+            (self.watch)(Course::TABLES.part(Stage::Making, done, numbers.len()));
             let table = self.home.table(&self.names[*number]);
             self.ask.ask(&sql::create(&table, *number))?;
             tables.push((*number, table));
@@ -505,7 +576,9 @@ impl<E: From<Error>> Run<'_, E> {
             name: self.home.to_string(),
             relation: sql::numbered(&tables),
         };
+        (self.watch)(Course::TABLES.part(Stage::Proving, 0, 1));
         let (pieces, validation) = self.prove(&written, &self.columns.clone())?;
+        (self.watch)(Course::TABLES.part(Stage::Publishing, 0, 1));
         let written = pieces
             .into_iter()
             .map(|(number, found)| (number, found.rows, found.digest));
@@ -599,4 +672,84 @@ fn version<E>(ask: &mut dyn Ask<E>) -> Result<String, E> {
 /// Name and type of each column.
 fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<Named>, E> {
     Ok(named(columns(ask, relation)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::Rows;
+    use crate::partition::plan::{Cut, Rule};
+
+    /// A database that says where its file is, and how much of it is free, if it does.
+    struct Database {
+        path: Option<&'static str>,
+        unused: Option<&'static str>,
+    }
+
+    impl Ask<Error> for Database {
+        fn ask(&mut self, sql: &str) -> Result<Rows> {
+            if sql.contains("duckdb_databases") {
+                return Ok(vec![vec![self.path.map(str::to_owned)]]);
+            }
+            let refused = || Error::new(ErrorKind::Query, "Not implemented");
+            let unused = self.unused.ok_or_else(refused)?;
+            Ok(vec![vec![Some(unused.to_owned())]])
+        }
+
+        fn pause(&mut self, _: Duration) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn full(_: &Path) -> Option<Bytes> {
+        Some(Bytes::mib(1))
+    }
+
+    fn unknown(_: &Path) -> Option<Bytes> {
+        None
+    }
+
+    fn kind(
+        path: Option<&'static str>,
+        unused: Option<&'static str>,
+        free_space: FreeSpace,
+    ) -> Option<ErrorKind> {
+        let source = Source::parse("t").unwrap();
+        let cut = Cut {
+            column: "a".to_owned(),
+            type_name: "INTEGER".to_owned(),
+            rule: Rule::Hash { pieces: 3 },
+        };
+        let mut plan = Plan::new(&source, vec![("a".to_owned(), "INTEGER".to_owned())], vec![cut]);
+        plan.pieces[0].rows = 1;
+        plan.pieces[0].bytes = Bytes::mib(40);
+        let work = Work {
+            source,
+            columns: plan.columns.clone(),
+            layout: &plan,
+            same: Vec::new(),
+        };
+        let home = Home {
+            database: "d".to_owned(),
+            schema: "main".to_owned(),
+            template: Template::parse("t_{piece}").unwrap(),
+        };
+        check_disk(&mut Database { path, unused }, &home, &plan, &work, free_space)
+            .err()
+            .map(|error| error.kind())
+    }
+
+    #[test]
+    fn blocks_that_are_free_in_the_file_are_room_and_what_is_not_known_is_no_reason() {
+        let file = Some("/d.duckdb");
+        assert_eq!(kind(file, Some("0"), full), Some(ErrorKind::Disk));
+        assert_eq!(kind(file, Some("15000000"), full), Some(ErrorKind::Disk));
+        assert_eq!(kind(file, Some("16000000"), full), None);
+        // Of another database that cannot be asked nobody hears.
+        assert_eq!(kind(file, None, full), Some(ErrorKind::Disk));
+        assert_eq!(kind(file, None, unknown), None);
+        assert_eq!(kind(None, None, full), None);
+    }
 }

@@ -146,6 +146,10 @@ impl Ask<Stopped> for Asking<'_> {
         Ok(())
     }
 
+    fn apart(&mut self, work: &mut (dyn FnMut() + Send)) {
+        self.ward.py().detach(work);
+    }
+
     /// On the connection itself: it must not wait for its turn, and a ward that was closed meanwhile is no reason to leave a
     /// transaction open. An interrupt that is sent again may hit it.
     fn take_back(&mut self, sql: &str) {

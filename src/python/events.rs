@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use crate::event::{Bus, Event, SubscriptionId, What};
 use crate::guard::Guardian;
@@ -20,11 +21,20 @@ thread_local! {
 }
 
 /// The callback, which the subscription owns for Python's garbage collector, and the bus calls.
-struct Callback(Mutex<Option<Py<PyAny>>>);
+struct Callback {
+    held: Mutex<Option<Py<PyAny>>>,
+    /// The collector ends weak references before it takes anything apart: so it is known that it has begun. A function that is
+    /// called then has no globals any more, and the process dies.
+    weak: Option<Py<PyWeakrefReference>>,
+}
 
 impl Callback {
     fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.0.lock().as_ref().map(|callback| callback.clone_ref(py))
+        let gone = |weak: &Py<PyWeakrefReference>| weak.bind(py).upgrade().is_none();
+        if self.weak.as_ref().is_some_and(gone) {
+            return None;
+        }
+        self.held.lock().as_ref().map(|callback| callback.clone_ref(py))
     }
 }
 
@@ -48,14 +58,14 @@ impl Subscription {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some(callback) = self.callback.0.try_lock() {
+        if let Some(callback) = self.callback.held.try_lock() {
             visit.call(&*callback)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        let callback = self.callback.0.lock().take();
+        let callback = self.callback.held.lock().take();
         drop(callback);
     }
 
@@ -69,9 +79,13 @@ impl Subscription {
 }
 
 /// Subscribes `callback`.
-pub(super) fn subscribe(guardian: &Arc<Guardian>, callback: Py<PyAny>) -> Subscription {
+pub(super) fn subscribe(guardian: &Arc<Guardian>, callback: &Bound<'_, PyAny>) -> Subscription {
     let bus = guardian.bus();
-    let callback = Arc::new(Callback(Mutex::new(Some(callback))));
+    let callback = Arc::new(Callback {
+        // There are callables without weak references.
+        weak: PyWeakrefReference::new(callback).map(Bound::unbind).ok(),
+        held: Mutex::new(Some(callback.clone().unbind())),
+    });
     let (sender, receiver) = channel::<Event>();
     let late = Late {
         sender: Mutex::new(sender),

@@ -1,6 +1,6 @@
 //! `Plan` and its picture, as Python sees them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
 
@@ -20,17 +20,6 @@ impl PyPlan {
     pub(super) fn new(plan: Plan) -> Self {
         PyPlan { plan }
     }
-}
-
-fn read(py: Python<'_>, json: &str) -> PyResult<PyPlan> {
-    Plan::from_json(json)
-        .map(PyPlan::new)
-        .map_err(|error| exception(py, &error))
-}
-
-fn on_disk(py: Python<'_>, what: &str, path: &Path, error: &std::io::Error) -> PyErr {
-    let message = format!("{what} {} failed: {error}", path.display());
-    exception(py, &Error::new(ErrorKind::Disk, message))
 }
 
 #[pymethods]
@@ -99,23 +88,23 @@ impl PyPlan {
     /// The plan that `to_json()` gave.
     #[staticmethod]
     fn from_json(py: Python<'_>, text: &str) -> PyResult<Self> {
-        read(py, text)
+        Plan::from_json(text)
+            .map(PyPlan::new)
+            .map_err(|error| exception(py, &error))
     }
 
     /// Writes the plan to a file, as JSON.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let text = self.plan.to_json();
-        py.detach(|| std::fs::write(&path, text))
-            .map_err(|error| on_disk(py, "writing the plan to", &path, &error))
+        py.detach(|| self.plan.save(&path))
+            .map_err(|error| exception(py, &error))
     }
 
     /// The plan that `save()` wrote.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let text = py
-            .detach(|| std::fs::read_to_string(&path))
-            .map_err(|error| on_disk(py, "reading the plan from", &path, &error))?;
-        read(py, &text)
+        py.detach(|| Plan::load(&path))
+            .map(PyPlan::new)
+            .map_err(|error| exception(py, &error))
     }
 
     /// The plan as plain Python data.
@@ -161,8 +150,10 @@ impl PyPlot {
 
     /// Writes the picture to a file, as SVG.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        py.detach(|| std::fs::write(&path, &self.svg))
-            .map_err(|error| on_disk(py, "writing the picture to", &path, &error))
+        py.detach(|| std::fs::write(&path, &self.svg)).map_err(|error| {
+            let message = format!("writing the picture to {} failed: {error}", path.display());
+            exception(py, &Error::new(ErrorKind::Disk, message))
+        })
     }
 
     fn __str__(&self) -> &str {

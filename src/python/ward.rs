@@ -1,5 +1,6 @@
 //! `Ward`: the guarded connection, as Python sees it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,11 +37,12 @@ use crate::partition::calendar::Step;
 use crate::partition::done::{Place, Target};
 use crate::partition::ingest::{Limit, Wish as LoadWish, default_bytes};
 use crate::partition::lake::{self, Options, partition};
-use crate::partition::plan::{Wish, plan};
+use crate::partition::plan::{Wish, kept_plan, plan};
 use crate::partition::profile::profile;
 use crate::partition::tables;
 use crate::units::Bytes;
 use crate::validate;
+use crate::ward::writing::{Work, free_space};
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
 /// The most examples of a finding.
@@ -634,7 +636,7 @@ impl PyWard {
     }
 
     /// How to cut a table, files or a query: pieces in order, of which every row is in exactly one.
-    #[pyo3(signature = (source, *, by=None, every=None, zone=None, pieces=None, rows=None, hash=None, value=false, connection=None))]
+    #[pyo3(signature = (source, *, by=None, every=None, zone=None, pieces=None, rows=None, hash=None, value=false, file=None, connection=None))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn plan(
         slf: &Bound<'_, Self>,
@@ -646,6 +648,7 @@ impl PyWard {
         rows: Option<u64>,
         hash: Option<usize>,
         value: bool,
+        file: Option<PathBuf>,
         connection: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyPlan> {
         let py = slf.py();
@@ -671,10 +674,13 @@ impl PyWard {
             rows,
             hash,
             value,
-            room,
         };
         let mut asking = Asking::new(slf, connection);
-        match plan(&mut asking, &source, &wish) {
+        let made = match file {
+            Some(file) => kept_plan(&mut asking, &source, &wish, room, &file),
+            None => plan(&mut asking, &source, &wish, room),
+        };
+        match made {
             Ok(plan) => Ok(PyPlan::new(plan)),
             Err(stopped) => Err(stopped.into_py(py)),
         }
@@ -702,6 +708,8 @@ impl PyWard {
         slf.get().usable(py)?;
         let plan = &plan.get().plan;
         let mut asking = Asking::new(slf, connection);
+        let core = &slf.get().core;
+        let work = Work::new(&slf.get().slot(connection)?.connection);
         let options = Options {
             replace,
             batch_rows,
@@ -723,13 +731,14 @@ impl PyWard {
                     );
                     return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
                 }
-                tables::partition(&mut asking, plan, &template, replace)
+                let name = into.to_string();
+                let mut watch = |progress| py.detach(|| core.reached(&work, &name, progress));
+                tables::partition(&mut asking, &mut watch, plan, &template, replace, free_space)
             }
             Target::Directory(path) => {
-                let core = &slf.get().core;
                 let pooled = executor.is_some() || workers.is_some();
                 let hands = pooled.then(|| hands(py, workers, executor)).transpose()?;
-                let (room, held) = py.detach(|| core.writing());
+                let (room, held) = py.detach(|| core.writing(&path));
                 if let Some(workers) = hands {
                     asking.pool = Some(Pool {
                         workers,
@@ -738,7 +747,8 @@ impl PyWard {
                         files: room.files,
                     });
                 }
-                let mut watch = |progress| py.detach(|| core.wrote(&path, progress));
+                let name = path.display().to_string();
+                let mut watch = |progress| py.detach(|| core.reached(&work, &name, progress));
                 let done = partition(&mut asking, &mut watch, plan, &path, &options, room);
                 py.detach(|| drop(held));
                 done
@@ -746,7 +756,6 @@ impl PyWard {
         };
         match done {
             Ok(done) => {
-                let core = &slf.get().core;
                 py.detach(|| core.published(&done));
                 Ok(PyPartitioning::of(done, &asking))
             }
@@ -786,12 +795,21 @@ impl PyWard {
         slf.get().usable(py)?;
         let done = &partitioning.get().done;
         let mut asking = Asking::new(slf, connection);
+        let core = &slf.get().core;
+        let work = Work::new(&slf.get().slot(connection)?.connection);
+        let name = done.place.to_string();
+        let mut watch = |progress| py.detach(|| core.reached(&work, &name, progress));
         let changed = match &done.place {
-            Place::Tables(home) => tables::rebalance(&mut asking, home, &done.manifest, target_rows),
+            Place::Tables(home) => tables::rebalance(
+                &mut asking,
+                &mut watch,
+                home,
+                &done.manifest,
+                target_rows,
+                free_space,
+            ),
             Place::Directory(path) => {
-                let core = &slf.get().core;
-                let (room, held) = py.detach(|| core.writing());
-                let mut watch = |progress| py.detach(|| core.wrote(path, progress));
+                let (room, held) = py.detach(|| core.writing(path));
                 let changed =
                     lake::rebalance(&mut asking, &mut watch, path, &done.manifest, target_rows, room);
                 py.detach(|| drop(held));
@@ -800,7 +818,6 @@ impl PyWard {
         };
         match changed {
             Ok(Some(done)) => {
-                let core = &slf.get().core;
                 py.detach(|| core.published(&done));
                 Bound::new(py, PyPartitioning::of(done, &asking))
             }
@@ -877,7 +894,7 @@ impl PyWard {
                 format!("the callback is a {kind}, which cannot be called: give a function of one argument");
             return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
         }
-        let subscription = Py::new(py, subscribe(self.core.guardian(), callback.unbind()))?;
+        let subscription = Py::new(py, subscribe(self.core.guardian(), &callback))?;
         self.subscriptions.lock().push(subscription.clone_ref(py));
         Ok(subscription)
     }
@@ -900,20 +917,25 @@ impl PyWard {
         Ok(cursor)
     }
 
-    /// How far the running query is, from 0 to 1, over all its pieces if it runs in pieces; None when DuckDB does not say
-    /// (`SET enable_progress_bar = true`).
+    /// How far the running query is, from 0 to 1, over all its pieces if it runs in pieces, and over all its statements if a
+    /// table is being partitioned; None when DuckDB does not say (`SET enable_progress_bar = true`).
     fn progress(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         self.usable(py)?;
-        let active = py.detach(|| self.core.connection().active());
-        if let Some(share) = active.and_then(|active| active.share) {
-            return Ok(Some(share.min(1.0)));
+        let connection = self.core.connection();
+        let active = py.detach(|| connection.active());
+        let mut share = active.and_then(|active| active.share);
+        if share.is_none() {
+            let percent: f64 = self
+                .con
+                .bind(py)
+                .call_method0(intern!(py, "query_progress"))?
+                .extract()?;
+            share = (percent >= 0.0).then_some(percent / 100.0);
         }
-        let percent: f64 = self
-            .con
-            .bind(py)
-            .call_method0(intern!(py, "query_progress"))?
-            .extract()?;
-        Ok((percent >= 0.0).then_some((percent / 100.0).min(1.0)))
+        let share = share.map(|share| share.min(1.0));
+        // Between two statements of a work DuckDB tells of the one before.
+        let of_statement = share.filter(|_| active.is_some());
+        Ok(py.detach(|| connection.share_of_work(of_statement)).or(share))
     }
 
     /// Ends the guard and puts back everything it changed. A second call does nothing.

@@ -217,7 +217,7 @@ impl Plans<'_> {
 const NOTHING_AGAINST: &str = "nothing that DuckDB plans says that it does not fit";
 
 /// Free space where `directory` is, or will be.
-fn room_on_disk(directory: &Path) -> Option<Bytes> {
+pub(super) fn room_on_disk(directory: &Path) -> Option<Bytes> {
     directory.ancestors().find_map(free_space)
 }
 

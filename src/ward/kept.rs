@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::What;
 use crate::fallback::history::{Fingerprint, History, Need, Place, Unreadable};
+use crate::files::{directory, draft, replace};
 use crate::guard::Guardian;
 use crate::settings::Keep;
 use crate::units::Bytes;
@@ -246,25 +247,12 @@ fn check(path: &Path) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn directory(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
-}
-
 #[expect(
     clippy::disallowed_methods,
     reason = "the history and its directory; `Kept::find` refuses a database"
 )]
 fn open(path: &Path) -> io::Result<File> {
     File::open(path)
-}
-
-/// A new file in the directory of `path`, to take its place.
-fn draft(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".duckward_history_");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(directory(path))
 }
 
 fn update(
@@ -326,20 +314,6 @@ fn move_aside(path: &Path) -> io::Result<PathBuf> {
     })?;
     std::fs::rename(path, &to)?;
     Ok(to)
-}
-
-/// Puts `text` into the file: whoever looks sees the old text or the new one, also after a crash.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut new = draft(path)?;
-    new.write_all(text)?;
-    if let Ok(old) = path.metadata() {
-        new.as_file().set_permissions(old.permissions())?;
-    }
-    new.as_file().sync_all()?;
-    new.persist(path)?;
-    // Not everywhere can a directory be synchronised; then the old text may come back after a crash.
-    let _ = open(directory(path)).and_then(|directory| directory.sync_all());
-    Ok(())
 }
 
 /// Nobody else replaces a history in this directory. Where that cannot be had (another who is slow, a file system without

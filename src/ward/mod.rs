@@ -10,7 +10,7 @@ mod refusal;
 pub mod report;
 mod rest;
 pub mod ticket;
-mod writing;
+pub mod writing;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -284,6 +284,10 @@ impl Partitioning {
                 balance.variation
             ),
         ));
+        if self.resumed > 0 {
+            let text = format!("{} shares of the source had been written before", self.resumed);
+            lines.push(("resumed", text));
+        }
         // One that was read from its place has not been compared now.
         if let Some(validation) = &self.validation {
             let source = shortened(&validation.left, CONDITION);
@@ -313,6 +317,7 @@ mod tests {
     use crate::engine::{Ask, Rows};
     use crate::error::Error;
     use crate::partition::plan::{Plan, Wish, plan};
+    use crate::units::Bytes;
 
     /// A table of two columns; every piece has as many rows as its number says.
     struct Table;
@@ -342,7 +347,7 @@ mod tests {
             hash: Some(100),
             ..Wish::default()
         };
-        plan(&mut Table, &Source::parse("t").unwrap(), &wish).unwrap()
+        plan(&mut Table, &Source::parse("t").unwrap(), &wish, Bytes::mib(512)).unwrap()
     }
 
     #[test]

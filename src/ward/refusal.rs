@@ -21,11 +21,19 @@ pub(super) struct Refusal<'a> {
 /// Bytes an operator keeps per row of what it cannot spill, beside the values themselves (measured: 16 to 40).
 const STATE_PER_ROW: u64 = 24;
 
+/// Whether a message about a full disk is about temporary storage, and not about a file that is written.
+fn is_spill(text: &str) -> bool {
+    text.contains("max_temp_directory_size") || text.contains("duckdb_temp_")
+}
+
 impl Refusal<'_> {
     pub(super) fn message(&self, error: &EngineError) -> String {
         let text = error.message.trim_end();
         let mut message = match self.kind {
             ErrorKind::Memory => self.memory(text),
+            ErrorKind::Disk if !is_spill(text) => {
+                format!("a disk is full: {text}; free space there, or write to another disk")
+            }
             ErrorKind::Disk => format!(
                 "no room to spill after {} of temporary storage: {text}; free disk space, name a larger directory with \
                  temp_directory=, or raise max_temp_directory_size",
@@ -314,5 +322,39 @@ mod tests {
     fn inside_a_transaction_it_says_why_it_was_not_tried_again() {
         let text = message(ErrorKind::Memory, Failure::Memory, true, None);
         assert!(text.contains("ROLLBACK"), "{text}");
+    }
+
+    #[test]
+    fn a_disk_that_is_full_of_what_is_written_is_not_taken_for_one_that_is_spilled_to() {
+        let text = |message: &str| {
+            let report = report();
+            let refusal = Refusal {
+                kind: ErrorKind::Disk,
+                failure: Failure::DiskFull,
+                in_transaction: false,
+                report: &report,
+                budget_source: "memory=480MiB",
+                plan: None,
+            };
+            refusal.message(&EngineError {
+                class: Class::Io,
+                message: message.to_owned(),
+            })
+        };
+        let written = text("Could not write file \"/lake/data_0.parquet\": No space left on device");
+        assert!(
+            written.starts_with("a disk is full: ") && !written.contains("temp_directory"),
+            "{written}"
+        );
+        for spilled in [
+            "Could not write file \"/tmp/duckdb_temp_storage_DEFAULT-0.tmp\": No space left on device",
+            "failed to offload data block; max_temp_directory_size",
+        ] {
+            let spilled = text(spilled);
+            assert!(
+                spilled.contains("name a larger directory with temp_directory="),
+                "{spilled}"
+            );
+        }
     }
 }

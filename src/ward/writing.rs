@@ -2,12 +2,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Ward;
+use super::cutting::room_on_disk;
+use crate::engine::host::Connection;
 use crate::event::What;
 use crate::guard::respond::HeldSettings;
 use crate::partition::done::Partitioning;
-use crate::partition::lake::{Progress, Room};
+use crate::partition::lake::Room;
+use crate::partition::progress::Progress;
+use crate::units::Bytes;
 
 /// DuckDB's limit of files that it writes at once.
 const SETTING: &str = "partitioned_write_max_open_files";
@@ -17,24 +22,28 @@ const BY_ITSELF: usize = 100;
 const REST: usize = 100;
 
 impl Ward {
-    /// What may be taken now. DuckDB keeps as many files open as that until the second value is dropped.
-    pub fn writing(&self) -> (Room, HeldSettings) {
+    /// What may be taken now to write into a directory. DuckDB keeps as many files open as that until the second value is dropped.
+    pub fn writing(&self, target: &Path) -> (Room, HeldSettings) {
         let files = free_files().clamp(BY_ITSELF, Room::MOST);
         let held = HeldSettings::new(&self.instance, &[(SETTING, &files.to_string())]);
         let room = Room {
             memory: self.guardian.budget(),
             files: if held.names().is_empty() { BY_ITSELF } else { files },
+            disk: free_space(target),
         };
         (room, held)
     }
 
-    /// Tells that a share of a source is written.
-    pub fn wrote(&self, target: &Path, progress: Progress) {
-        self.guardian.bus().publish(What::ShareWritten {
-            path: target.display().to_string(),
-            written: progress.written,
-            shares: progress.shares,
-        });
+    /// Tells how far a partitioning is.
+    pub fn reached(&self, work: &Work, target: &str, progress: Progress) {
+        match progress {
+            Progress::Written { written, shares } => self.guardian.bus().publish(What::ShareWritten {
+                path: target.to_owned(),
+                written,
+                shares,
+            }),
+            Progress::Reached(stretch) => work.0.works(Some(stretch)),
+        }
     }
 
     /// Tells that a partitioning is in its place.
@@ -45,6 +54,28 @@ impl Ward {
             rows: done.manifest.rows(),
         });
     }
+}
+
+/// A work of several statements on a connection, until it is dropped.
+#[derive(Debug)]
+pub struct Work(Arc<Connection>);
+
+impl Work {
+    /// A work that has not begun.
+    pub fn new(connection: &Arc<Connection>) -> Self {
+        Work(Arc::clone(connection))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.works(None);
+    }
+}
+
+/// Free space on the disk that a path is on, or will be, where the system says.
+pub fn free_space(path: &Path) -> Option<Bytes> {
+    room_on_disk(&std::path::absolute(path).ok()?)
 }
 
 /// Files that this process may open besides those that it has.

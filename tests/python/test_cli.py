@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import errno
 import functools
@@ -10,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -594,6 +596,117 @@ def test_partition_into_tables(tmp_path: pathlib.Path) -> None:
     refused(run(*cut, "--replace", "--read-only"), cli.USAGE, "the database t is read-only")
     with duckdb.connect(file) as con:
         assert con.execute("SELECT count(*) FROM parts.t_3").fetchall() == [(250,)]
+
+
+def test_partition_by_a_kept_plan(tmp_path: pathlib.Path) -> None:
+    file, plan, lake = tmp_path / "t.duckdb", tmp_path / "plan.json", tmp_path / "lake"
+    with duckdb.connect(str(file)) as con:
+        con.execute("CREATE TABLE t AS SELECT range AS id, random() AS r FROM range(300000)")
+    cut = ("partition", file, "t", "--read-only", "--by", "r", "--pieces", "5", "--plan", plan)
+    # Without --into it is made, kept and shown; the bounds are of a sample, so another would differ.
+    made = run(*cut)
+    assert made.returncode == cli.OK, made.stderr
+    assert "cut            r by range" in made.stdout
+    assert made.stderr == f"the plan is kept in {plan}: the same command goes by it\n"
+    kept = plan.read_bytes()
+    assert json.loads(run(*cut, "--json").stdout) == json.loads(kept)
+    done = run(*cut, "--into", lake, "--json")
+    assert done.returncode == cli.OK, done.stderr
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert (found["plan"], found["resumed"]) == (json.loads(kept), 0)
+    # What is left out is as it is in the file, tables too.
+    tables = run("partition", file, "t", "--plan", plan, "--into", "t_{piece}", "--json")
+    assert json.loads(tables.stdout)["plan"] == json.loads(kept)
+    for words, more in (
+        (("hash=4", "was made without it"), ("--hash", "4")),
+        (("pieces=6", "was made with pieces=5", str(plan)), ("--pieces", "6")),
+    ):
+        refused(run(*cut, *more, "--into", tmp_path / "other"), cli.USAGE, *words)
+    refused(run("partition", file, "t_0", "--plan", plan), cli.USAGE, 'is of "t"', "give that source")
+    assert plan.read_bytes() == kept
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lake", "plan.json", "t.duckdb"]
+
+
+def test_partition_by_a_plan_that_cannot_be(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "directory.json").mkdir()
+    (tmp_path / "broken.json").write_text('{"version": 1')
+    source = ("partition", ":memory:", "select range as id from range(100)")
+    by = ("--by", "id", "--hash", "2")
+    for name, code, word in (
+        ("nowhere/plan.json", cli.USAGE, "there is no directory"),
+        ("directory.json", cli.USAGE, "this is a directory"),
+        ("broken.json", cli.USAGE, "broken.json: this is no plan"),
+    ):
+        refused(run(*source, *by, "--plan", tmp_path / name, "--into", tmp_path / "lake"), code, word)
+    # A name that was mistyped is not taken for a wish to be advised.
+    mistyped = run(*source, "--plan", tmp_path / "paln.json", "--into", tmp_path / "lake")
+    refused(mistyped, cli.USAGE, "paln.json: there is no such file", "say how to cut", "leave out --into")
+    unused = run(*source, *by, "--replace", "--batch-rows", "5")
+    refused(unused, cli.USAGE, "--replace, --batch-rows", "give --into PLACE")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["broken.json", "directory.json"]
+    # A plan that was made stays when what it was made for fails.
+    failed = run(*source, *by, "--plan", tmp_path / "plan.json", "--into", "/proc/lake")
+    refused(failed, cli.REFUSED, "plan.json: the same command goes by it", "/proc")
+    again = run(*source, *by, "--plan", tmp_path / "plan.json", "--into", tmp_path / "lake")
+    assert again.returncode == cli.OK, again.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_partition_goes_on_after_a_kill(tmp_path: pathlib.Path) -> None:
+    file, plan, lake = tmp_path / "t.duckdb", tmp_path / "plan.json", tmp_path / "lake"
+    with duckdb.connect(str(file)) as con:
+        con.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(300000)")
+    cut: list[object] = ["partition", file, "t", "--read-only", "--by", "s", "--pieces", 4]
+    cut += ["--batch-rows", 7500, "--plan", plan, "--into", lake, "--json"]
+    command = [sys.executable, "-m", "duckward", *map(str, cut)]
+    journal = tmp_path / ".duckward-lake" / "journal.json"
+
+    def written() -> int:
+        try:
+            return sum(json.loads(journal.read_text())["done"])
+        except FileNotFoundError:
+            return 0
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        while process.poll() is None and written() < 2:
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not lake.exists()
+    before, kept = written(), plan.read_bytes()
+    assert before >= 2
+    done = run(*cut)
+    assert done.returncode == cli.OK, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["resumed"], found["plan"]) == (before, json.loads(kept))
+    assert sum(piece["rows"] for piece in found["pieces"]) == 300000
+    same = run("validate", file, "t", lake)
+    assert same.returncode == cli.OK, same.stdout
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lake", "plan.json", "t.duckdb"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
+@pytest.mark.parametrize("shown", [True, False])
+def test_partition_shows_progress_on_a_terminal(tmp_path: pathlib.Path, shown: bool) -> None:
+    # A line is drawn after half a second; each of these rows takes a while.
+    source = "select range as id, md5(repeat(range::varchar, 3000)) as s from range(20000)"
+    command = [sys.executable, "-m", "duckward", "partition", ":memory:", source, "--by", "id", "--hash", "4"]
+    command += ["--into", str(tmp_path / "lake"), *([] if shown else ["--no-progress"])]
+    master, terminal = os.openpty()
+    text = b""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal) as process:
+        os.close(terminal)
+        with contextlib.suppress(OSError):
+            while chunk := os.read(master, 4096):
+                text += chunk
+        assert process.wait(60) == cli.OK, text
+    os.close(master)
+    # It is over all of it, so it never falls, and is gone in the end.
+    shares = [int(share) for share in re.findall(rb"\] +(\d+)% ", text)]
+    assert shares == sorted(shares)
+    assert bool(shares) == shown
+    assert text.endswith(b"\r\x1b[K") == shown
 
 
 def test_partition_of_what_cannot_be_cut() -> None:

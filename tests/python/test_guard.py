@@ -97,6 +97,22 @@ def test_everything_is_put_back_when_the_ward_is_dropped(con: Con) -> None:
     assert all_settings(con) == before
 
 
+def test_a_callback_that_is_being_collected_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    def used() -> None:
+        con = duckdb.connect()
+        ward = duckward.guard(con, memory="2GB")
+        ward.on(lambda event: told.append((event["event"], ward.level)))
+
+    used()
+    told.clear()
+    # By then its variables are gone, and perhaps its globals.
+    gc.collect()
+    assert told == []
+
+
 def test_a_callback_that_knows_its_ward_does_not_keep_it_alive() -> None:
     """In a process of its own: a ward that is left over would share its settings with every other test."""
     script = """

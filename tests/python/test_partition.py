@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -377,23 +379,152 @@ def test_an_edited_manifest_and_another_directory_are_refused(
         duckward.Partitioning.load(tmp_path / "nowhere")
 
 
-def test_a_full_disk_leaves_nothing(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True
-        ).returncode
-        != 0
-    ):
+@contextlib.contextmanager
+def disk_of(size: str, place: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file system of its own at `place`, with so much room."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("no file system may be mounted here")
     try:
-        con.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(200000)")
-        with pytest.raises((duckdb.Error, duckward.Error)):
-            ward.partition(ward.plan("t", by="id", pieces=3), small / "t")
-        assert list(small.iterdir()) == []
+        yield place
     finally:
-        subprocess.run(["umount", small], check=True)
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(200000)")
+    con.execute("CREATE TABLE few AS FROM t LIMIT 1000")
+    plan = ward.plan("t", by="id", pieces=3)
+    told: list[Any] = []
+    ward.on(told.append)
+    with disk_of("4m", tmp_path / "small") as small:
+        no_room = (
+            r"small.* has no room for the pieces of t, about 1\d\.\d MiB in memory: .* free space, or give"
+        )
+        for how in ({}, {"sort": "s"}, {"workers": 2}):
+            with pytest.raises(duckward.DiskError, match=no_room):
+                ward.partition(plan, small / "a" / "t", **how)  # type: ignore[arg-type]
+        assert list(small.iterdir()) == []
+        con.execute(f"ATTACH '{small}/d.duckdb' AS d")
+        no_room = r"d\.parts\.t_\{piece\} has no room .* or the path of a directory"
+        with pytest.raises(duckward.DiskError, match=no_room):
+            ward.partition(plan, "d.parts.t_{piece}")
+        assert con.execute("FROM duckdb_schemas() WHERE schema_name = 'parts'").fetchall() == []
+        assert not [event for event in told if event["event"] in ("share_written", "partition_published")]
+        # What fits there is written there.
+        check(con, ward, ward.partition(ward.plan("few", by="id", pieces=3), small / "few"), "few")
+        assert len(ward.partition(ward.plan("few", by="id", pieces=3), "d.parts.few_{piece}")) == 3
+        con.execute("DETACH d")
+
+
+def test_a_disk_that_gets_full_leaves_nothing(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(1300000)")
+    plan = ward.plan("t", by="id", pieces=3)
+    told: list[str] = []
+    ward.on(lambda event: told.append(event["event"]))
+    with disk_of("17m", tmp_path / "small") as small:
+        for how in ({}, {"batch_rows": 200000}, {"workers": 2}):
+            # What meets it first is DuckDB, or the journal.
+            full = r"No space left on device.*free space there"
+            with pytest.raises(duckward.DiskError, match=full):
+                ward.partition(plan, small / "a" / "t", **how)  # type: ignore[arg-type]
+            assert list(small.iterdir()) == []
+        assert "share_written" in told
+        assert "partition_published" not in told
+
+
+def test_a_disk_without_room_leaves_what_a_killed_process_has_written(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    database = tmp_path / "t.duckdb"
+    with duckdb.connect(str(database)) as made:
+        made.execute("CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) AS s FROM range(400000)")
+    con.execute(f"ATTACH '{database}' AS d (READ_ONLY); USE d")
+    plan = ward.plan("t", by="id", pieces=3)
+    plan.save(tmp_path / "plan.json")
+    with disk_of("64m", tmp_path / "small") as small:
+        script = f"""
+            import os, duckdb, duckward
+            ward = duckward.guard(duckdb.connect({str(database)!r}, read_only=True), "1GB")
+            ward.on(lambda event: os.kill(os.getpid(), 9) if event.get("written") == 2 else None)
+            plan = duckward.Plan.load({str(tmp_path / "plan.json")!r})
+            ward.partition(plan, {str(small / "t")!r}, batch_rows=50000)
+        """
+        ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True)
+        assert ended.returncode == -signal.SIGKILL
+        left = sorted(small.rglob("*"))
+        free = os.statvfs(small)
+        (small / "else").write_bytes(b"x" * (free.f_bavail * free.f_frsize - (2 << 20)))
+        with pytest.raises(duckward.DiskError, match="has no room"):
+            ward.partition(plan, small / "t", batch_rows=50000)
+        assert sorted(small.rglob("*")) == sorted([*left, small / "else"])
+        (small / "else").unlink()
+        done = ward.partition(plan, small / "t", batch_rows=50000)
+        assert done.resumed == 2
+        assert "2 shares of the source had been written before" in str(done)
+        check(con, ward, done, "t")
+
+
+def test_directories_above_go_with_a_partitioning_that_failed(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(100)")
+    good = ward.plan("t", by="id", pieces=2)
+    bad = ward.plan("SELECT range AS id, random() AS r FROM range(1000)", by="id", pieces=2)
+    with pytest.raises(duckward.TransactionError):
+        ward.partition(bad, tmp_path / "a" / "b" / "c")
+    assert list(tmp_path.iterdir()) == []
+    # What was there stays, and so does what others put there meanwhile.
+    (tmp_path / "a").mkdir()
+    with pytest.raises(duckward.TransactionError):
+        ward.partition(bad, tmp_path / "a" / "b" / "c")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "a"]
+    other = tmp_path / "a" / "b" / "other"
+    puts = ward.on(lambda event: event["event"] == "share_written" and other.mkdir())
+    with pytest.raises(duckward.TransactionError):
+        ward.partition(bad, tmp_path / "a" / "b" / "c" / "d")
+    puts.cancel()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "a", tmp_path / "a" / "b", other]
+    check(con, ward, ward.partition(good, tmp_path / "e" / "f"), "t")
+
+
+def test_progress_is_over_all_of_it(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id, range % 9 AS k FROM range(40000)")
+    plan = ward.plan("t", by="id", pieces=4)
+    seen: list[float | None] = []
+    ward.on(
+        lambda event: (
+            seen.append(ward.progress())
+            if event["event"] in ("share_written", "attempt_started", "partition_published")
+            else None
+        )
+    )
+    hows: list[tuple[str, dict[str, Any]]] = [
+        (str(tmp_path / "a"), {}),
+        (str(tmp_path / "b"), {"batch_rows": 10000}),
+        (str(tmp_path / "c"), {"sort": "k"}),
+        (str(tmp_path / "d"), {"workers": 2}),
+        ("t_{piece}", {}),
+    ]
+    for into, how in hows:
+        seen.clear()
+        done = ward.partition(plan, into, **how)
+        shares = [share for share in seen if share is not None]
+        # The last one tells that it is published; only what comes before the first stage has no share.
+        assert shares == sorted(shares)
+        assert 0 <= shares[0] < 0.2
+        assert 0.9 < shares[-1] <= 1
+        assert len(set(shares)) >= 3
+        assert ward.progress() is None
+        assert len(ward.rebalance(done, target_rows=40000)) < len(done)
+        assert ward.progress() is None
+    bad = ward.plan("SELECT range AS id, random() AS r FROM range(1000)", by="id", pieces=2)
+    with pytest.raises(duckward.TransactionError):
+        ward.partition(bad, tmp_path / "bad")
+    assert ward.progress() is None
 
 
 def test_a_kill_leaves_the_old_state_or_the_new_one(

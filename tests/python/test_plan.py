@@ -6,6 +6,7 @@ import json
 import pathlib
 import random
 import re
+import threading
 from typing import Any
 
 import duckdb
@@ -342,6 +343,92 @@ def test_a_plan_is_saved_and_loaded(con: Any, ward: duckward.Ward, tmp_path: pat
         duckward.Plan.load(path)
     with pytest.raises(duckward.DiskError, match="reading the plan from"):
         duckward.Plan.load(tmp_path / "nowhere.json")
+
+
+def test_whoever_reads_a_plan_while_it_is_saved_finds_a_whole_one(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(20000)")
+    plans = [ward.plan("t", by="id", pieces=pieces) for pieces in (3, 900)]
+    path = tmp_path / "plan.json"
+    plans[0].save(path)
+    done = threading.Event()
+    seen = []
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(duckward.Plan.load(path))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(100):
+        plans[number % 2].save(path)
+    done.set()
+    reader.join()
+    assert len(seen) > 1
+    assert all(plan in plans for plan in seen)
+    # One that cannot be written leaves the old one, and nothing beside it.
+    with pytest.raises(duckward.DiskError, match=r"writing the plan to .*nowhere"):
+        plans[0].save(tmp_path / "nowhere" / "plan.json")
+    path.write_text("{")
+    with pytest.raises(duckward.InvalidInputError, match=r"plan\.json: this is no plan"):
+        duckward.Plan.load(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_plan_is_kept_in_a_file_and_taken_again(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id, random() AS r FROM range(300000)")
+    path = tmp_path / "plan.json"
+    how: dict[str, Any] = {"by": "r", "pieces": 7}
+    # The bounds come from a sample: made anew, it would be another plan.
+    plan = ward.plan("t", **how, file=path)
+    assert duckward.Plan.load(path) == plan
+    con.execute("INSERT INTO t VALUES (-1, 0.5)")
+    for again in (how, {}, {"by": "R"}, {"pieces": 7}):
+        assert ward.plan("t", **again, file=str(path)) == plan
+    assert plan.to_dict()["wish"]["pieces"] == 7
+    before = path.read_bytes()
+    for source, other, message in (
+        ("t", {"pieces": 8}, "pieces=8 is not accepted: .* was made with pieces=7; leave it out"),
+        ("t", {"by": "id"}, "was made with by="),
+        ("t", {"by": ["r", "id"], "pieces": 7}, "was made with by="),
+        ("t", {"by": "r", "hash": 7}, "hash=7 is not accepted: .* was made without it"),
+        ("t", {"value": True}, "value=True is not accepted"),
+        ("FROM t", how, 'is of "t"; give that source, or name another file'),
+    ):
+        with pytest.raises(duckward.InvalidInputError, match=message):
+            ward.plan(source, **other, file=path)
+    assert path.read_bytes() == before
+    # A plan that is kept by hand does not say less; one of another plan does.
+    done = ward.rebalance(ward.partition(plan, tmp_path / "lake"), target_rows=150000)
+    done.plan.save(path)
+    assert ward.plan("t", file=path) == done.plan
+    with pytest.raises(duckward.InvalidInputError, match="does not say what it was made with"):
+        ward.plan("t", **how, file=path)
+
+
+def test_where_no_plan_can_be_kept_none_is_made(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(100)")
+    (tmp_path / "directory.json").mkdir()
+    (tmp_path / "other.json").write_text("{}")
+    for name, error, message in (
+        ("t.duckdb", duckward.InvalidInputError, r"a file whose name ends in \.json"),
+        ("plan", duckward.InvalidInputError, r"a file whose name ends in \.json"),
+        ("nowhere/plan.json", duckward.DiskError, "writing the plan to"),
+        ("directory.json", duckward.DiskError, "reading the plan from"),
+        ("other.json", duckward.InvalidInputError, r"other\.json: this is no plan"),
+    ):
+        with pytest.raises(error, match=message):
+            ward.plan("t", by="id", hash=2, file=tmp_path / name)
+    with pytest.raises(duckward.InvalidInputError):
+        ward.plan("t", by="id", hash=0, file=tmp_path / "plan.json")
+    with pytest.raises(duckdb.CatalogException):
+        ward.plan("u", file=tmp_path / "plan.json")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["directory.json", "other.json"]
 
 
 def test_random_plans_of_random_tables(con: Any, ward: duckward.Ward) -> None:

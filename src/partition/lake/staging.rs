@@ -26,6 +26,31 @@ pub(super) struct Staging {
     replaces: bool,
     /// Holds the lock.
     lock: Option<File>,
+    /// Those that were made for it to be in. Dropped last.
+    above: Above,
+}
+
+/// Directories that were not there before, the innermost first; removed, where they are empty, when this is dropped.
+#[derive(Debug, Default)]
+struct Above(Vec<PathBuf>);
+
+impl Above {
+    /// Makes a directory, and all that it is in.
+    fn make(directory: &Path) -> Result<Self> {
+        let missing = directory.ancestors().take_while(|above| !above.exists());
+        let above = Above(missing.map(Path::to_owned).collect());
+        fs::create_dir_all(directory).map_err(|error| broken("making", directory, &error))?;
+        Ok(above)
+    }
+}
+
+impl Drop for Above {
+    fn drop(&mut self) {
+        for directory in &self.0 {
+            // One that is not empty is not ours any more, and those that it is in are not empty then.
+            let _ = fs::remove_dir(directory);
+        }
+    }
 }
 
 impl Staging {
@@ -48,7 +73,7 @@ impl Staging {
             return Err(refused("give a directory below the root"));
         };
         let name = name.to_string_lossy();
-        fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
+        let above = Above::make(parent)?;
         let directory = parent.join(format!("{PREFIX}{name}"));
         let lock = alone(&directory)?;
         let staging = Staging {
@@ -56,6 +81,7 @@ impl Staging {
             target,
             directory,
             lock: Some(lock),
+            above,
         };
         staging.check(replace)?;
         Ok(staging)
@@ -130,6 +156,16 @@ impl Staging {
         }
     }
 
+    /// Where it is to be.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// What is in it stays when it is dropped, for whoever goes on.
+    pub(super) fn leave(&mut self) {
+        self.directory = PathBuf::new();
+    }
+
     /// A path in it.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -188,8 +224,9 @@ impl Staging {
             self.lock = Some(old);
         } else {
             fs::rename(&self.directory, &target).map_err(broken)?;
-            self.directory = PathBuf::new();
+            self.leave();
         }
+        self.above.0.clear();
         if let Some(parent) = target.parent() {
             // Not everywhere can a directory be synchronised; then the old state may come back after a power failure.
             let _ = open(parent).and_then(|parent| parent.sync_all());
@@ -398,8 +435,12 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 pub(super) fn broken(what: &str, path: &Path, error: &io::Error) -> Error {
+    let next = match error.kind() {
+        io::ErrorKind::StorageFull => "; free space there, or write to another disk",
+        _ => "",
+    };
     Error::new(
         ErrorKind::Disk,
-        format!("{what} {} failed: {error}", path.display()),
+        format!("{what} {} failed: {error}{next}", path.display()),
     )
 }

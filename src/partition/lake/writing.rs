@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use super::manifest::{self, Manifest, Part};
 use super::share::{ATTEMPTS, Journal, Response, Share, rows_of_share, shares, shares_of_pieces, wait};
 use super::staging::{self, Staging, broken, move_piece};
-use super::{Options, Progress, Room, described, files, pattern, version};
+use super::{Options, Room, described, files, pattern, version};
+use crate::engine::host::Stretch;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
 use crate::engine::{Ask, Reason};
 use crate::error::{Error, ErrorKind, Result};
+use crate::partition::disk::Load;
 use crate::partition::done::Attempt;
 use crate::partition::plan::Plan;
+use crate::partition::progress::{Course, Progress, Stage, Watch};
 use crate::validate::{self, Digests, Layout, PIECE, Validation};
 
 /// The column that says in which piece's directory a row was found.
@@ -21,7 +24,8 @@ const AT: &str = "duckward_at";
 /// One partitioning on its way.
 pub(super) struct Run<'a, E> {
     pub ask: &'a mut dyn Ask<E>,
-    pub watch: &'a mut dyn FnMut(Progress),
+    pub watch: &'a mut Watch<'a>,
+    pub course: Course,
     pub plan: &'a Plan,
     pub options: &'a Options,
     pub source: Source,
@@ -44,7 +48,9 @@ impl<E: From<Error> + Reason> Run<'_, E> {
         let types = self.probe()?;
         let count = self.shares(journal)?;
         self.sort(count)?;
+        (self.watch)(self.course.part(Stage::Proving, 0, 1));
         let (pieces, validation) = self.prove(&types)?;
+        (self.watch)(self.course.part(Stage::Publishing, 0, 1));
         // What is moved cannot be taken up again.
         self.staging.forget()?;
         let version = version(self.ask)?;
@@ -85,7 +91,10 @@ impl<E: From<Error> + Reason> Run<'_, E> {
         let data = self.staging.path("data");
         std::fs::remove_dir_all(&data).map_err(|error| broken("removing", &data, &error))?;
         let mut manifest = Manifest::new(self.plan.clone(), types, version, parts.into_values().collect());
-        self.staging.finish(&mut manifest)?;
+        let staging = &self.staging;
+        let mut finished = Ok(());
+        self.ask.apart(&mut || finished = staging.finish(&mut manifest));
+        finished?;
         Ok((manifest, validation))
     }
 
@@ -112,10 +121,28 @@ impl<E: From<Error> + Reason> Run<'_, E> {
             .and_then(|text| Journal::read(&text, &begun));
         let journal = left.unwrap_or(begun);
         self.resumed = journal.written();
+        self.check_disk(&journal)?;
         let written = journal.done.iter().enumerate().filter(|(_, done)| **done);
         let kept: Vec<PathBuf> = written.map(|(share, _)| self.share(share)).collect();
         self.staging.clear(&kept)?;
         Ok(journal)
+    }
+
+    /// Refuses a disk that cannot have room for what is left to write. What is written is left as it is, for another time.
+    fn check_disk(&mut self, journal: &Journal) -> Result<()> {
+        let Some(free) = self.room.disk else {
+            return Ok(());
+        };
+        let all = Load::of(self.plan, &self.same);
+        let left = all.left(journal.written(), journal.shares.len());
+        let place = self.staging.target().display().to_string();
+        let other = "give a directory on another disk";
+        left.check(free, &self.source.name, &place, other)
+            .inspect_err(|_| {
+                if self.resumed > 0 {
+                    self.staging.leave();
+                }
+            })
     }
 
     /// The first number that no row has, where rows have numbers that say where they are.
@@ -180,6 +207,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
     fn shares(&mut self, mut journal: Journal) -> Result<usize, E> {
         let data = self.staging.path("data");
         std::fs::create_dir_all(&data).map_err(|error| broken("making", &data, &error))?;
+        (self.watch)(writing(self.course, &journal));
         if self.ask.workers().is_some() {
             self.by_workers(&mut journal)?;
             return Ok(journal.shares.len());
@@ -187,9 +215,15 @@ impl<E: From<Error> + Reason> Run<'_, E> {
         let mut failed = 0;
         while let Some(share) = journal.next() {
             let directory = self.share(share);
-            let Err(error) = self.write(journal.shares[share], &directory) else {
+            let stretch = self.course.stage(Stage::Writing);
+            let stretch = stretch.part(journal.written(), journal.shares.len());
+            let Err(error) = self.write(journal.shares[share], &directory, stretch) else {
                 failed = 0;
-                note(&self.staging, self.watch, &mut journal, share, &directory)?;
+                let staging = &self.staging;
+                let mut lies = Ok(());
+                self.ask.apart(&mut || lies = staging::synchronise(&directory));
+                lies?;
+                note(staging, self.watch, self.course, &mut journal, share)?;
                 continue;
             };
             failed += 1;
@@ -234,6 +268,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
             .collect();
         let directories: Vec<PathBuf> = waiting.iter().map(|share| self.share(*share)).collect();
         let (staging, watch, attempts) = (&self.staging, &mut *self.watch, &mut self.attempts);
+        let course = self.course;
         self.ask.each(&statements, &mut |place, failed| {
             let (share, directory) = (waiting[place], &directories[place]);
             attempts.extend(failed.into_iter().map(|failed| Attempt {
@@ -244,12 +279,13 @@ impl<E: From<Error> + Reason> Run<'_, E> {
             }));
             // Of no rows DuckDB makes no directory.
             std::fs::create_dir_all(directory).map_err(|error| broken("making", directory, &error))?;
-            Ok(note(staging, watch, journal, share, directory)?)
+            staging::synchronise(directory)?;
+            Ok(note(staging, watch, course, journal, share)?)
         })
     }
 
-    /// Writes the pieces of a share.
-    fn write(&mut self, share: Share, to: &Path) -> Result<(), E> {
+    /// Writes the pieces of a share, which is this part of the whole.
+    fn write(&mut self, share: Share, to: &Path, stretch: Stretch) -> Result<(), E> {
         let numbered = match share {
             Share::All => self.layout.numbered(&self.source.relation),
             share => share.numbered(self.plan, &self.source.relation),
@@ -262,8 +298,11 @@ impl<E: From<Error> + Reason> Run<'_, E> {
         let size = count.div_ceil(at_once).max(count.isqrt());
         let bundles = self.staging.path("bundles");
         let from = format!("SELECT *, {PIECE} // {size} AS duckward_bundle FROM {numbered}");
+        (self.watch)(Progress::Reached(stretch.part(0, 2)));
         self.copy(&from, "duckward_bundle", &bundles)?;
-        for bundle in 0..count.div_ceil(size) {
+        let all = count.div_ceil(size);
+        for bundle in 0..all {
+            (self.watch)(Progress::Reached(stretch.part(1, 2).part(bundle, all)));
             let directory = bundles.join(format!("duckward_bundle={bundle}"));
             if !directory.exists() {
                 continue;
@@ -293,7 +332,9 @@ impl<E: From<Error> + Reason> Run<'_, E> {
             return Ok(());
         }
         let by: Vec<String> = self.options.sort.iter().map(|name| quoted_name(name)).collect();
-        for number in 0..self.plan.pieces.len() {
+        let count = self.plan.pieces.len();
+        for number in 0..count {
+            (self.watch)(self.course.part(Stage::Making, number, count));
             let all: Vec<String> = (0..shares)
                 .map(|share| self.share(share).join(lying(number)))
                 .filter(|directory| directory.exists())
@@ -370,21 +411,26 @@ fn copying(query: &str, by: &str, to: &Path) -> String {
     )
 }
 
-/// Sees to it that a share is on the disk, and notes and tells that it is.
+/// What is told before the next share is written.
+fn writing(course: Course, journal: &Journal) -> Progress {
+    course.part(Stage::Writing, journal.written(), journal.shares.len())
+}
+
+/// Notes and tells that a share is on the disk.
 fn note(
     staging: &Staging,
-    watch: &mut dyn FnMut(Progress),
+    watch: &mut Watch<'_>,
+    course: Course,
     journal: &mut Journal,
     share: usize,
-    directory: &Path,
 ) -> Result<()> {
-    staging::synchronise(directory)?;
     journal.done[share] = true;
     staging.note(&journal.text())?;
-    watch(Progress {
+    watch(Progress::Written {
         written: journal.written(),
         shares: journal.shares.len(),
     });
+    watch(writing(course, journal));
     Ok(())
 }
 

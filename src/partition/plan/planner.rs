@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::balanced::{bounds, heavy};
 use super::literal::{literal, printed};
 use super::{Cut, Heavy, MOST, Plan, Rule};
@@ -32,7 +34,7 @@ const MOST_CUTS: usize = 3;
 const SHOWN: usize = 40;
 
 /// How a source is to be cut. What is left open is advised.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// The columns to cut by, one after the other; none: the one that is advised.
     pub by: Vec<String>,
@@ -48,18 +50,27 @@ pub struct Wish {
     pub hash: Option<usize>,
     /// By value: a piece for each.
     pub value: bool,
-    /// What a piece may take of memory, where the size of pieces is left open.
-    pub room: Bytes,
 }
 
-/// Plans how to cut `source`. Columns are named without regard to case.
+/// Plans how to cut `source`. Columns are named without regard to case. Where the size of pieces is left open, one takes its
+/// share of `room`.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] where there is no such column, where it cannot be cut that way, and where there is nothing to cut;
 /// whatever the one who answers has against the source.
-pub fn plan<E: From<Error>>(ask: &mut dyn Ask<E>, source: &Source, wish: &Wish) -> Result<Plan, E> {
+pub fn plan<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    source: &Source,
+    wish: &Wish,
+    room: Bytes,
+) -> Result<Plan, E> {
     let columns = column::columns(ask, &source.relation)?;
-    let mut planner = Planner { ask, source, wish };
+    let mut planner = Planner {
+        ask,
+        source,
+        wish,
+        room,
+    };
     let chosen = planner.choose(&columns)?;
     let rows = planner.rows(&columns)?;
     let mut cuts = Vec::new();
@@ -84,6 +95,7 @@ pub fn plan<E: From<Error>>(ask: &mut dyn Ask<E>, source: &Source, wish: &Wish) 
     }
     let mut plan = Plan::new(source, names, cuts);
     plan.heavy = heavy;
+    plan.wish = Some(wish.clone());
     planner.count(&mut plan, rows)?;
     Ok(plan)
 }
@@ -110,6 +122,7 @@ pub(super) struct Planner<'a, E> {
     pub(super) ask: &'a mut dyn Ask<E>,
     pub(super) source: &'a Source,
     pub(super) wish: &'a Wish,
+    pub(super) room: Bytes,
 }
 
 impl<E: From<Error>> Planner<'_, E> {
@@ -345,7 +358,7 @@ impl<E: From<Error>> Planner<'_, E> {
     /// How many rows a piece should have.
     fn target(&self, size: Size) -> u64 {
         self.wish.rows.unwrap_or_else(|| {
-            let fits = self.wish.room.get() as f64 * SHARE / size.width.max(1.0);
+            let fits = self.room.get() as f64 * SHARE / size.width.max(1.0);
             (fits as u64).clamp(*ROWS.start(), *ROWS.end())
         })
     }

@@ -72,6 +72,7 @@ pub fn replan<E: From<Error>>(
         ask,
         source,
         wish: &wish,
+        room: Bytes(0),
     };
     let columns = column::columns(planner.ask, &source.relation)?;
     let size = planner.rows(&columns)?;
@@ -97,6 +98,7 @@ pub fn replan<E: From<Error>>(
         return Ok(None);
     }
     let mut next = plan.clone();
+    next.wish = None;
     next.cuts[chosen] = changed;
     if let Rule::Value { .. } = cut.rule {
         next.heavy = heavy;
@@ -300,6 +302,7 @@ impl<E: From<Error>> Planner<'_, E> {
                 ask: &mut *self.ask,
                 source: &rows,
                 wish: self.wish,
+                room: self.room,
             };
             let (values, counts) = of_slot.sampled(&column, *parts)?;
             let bounds = bounds(&counts, *parts);

@@ -87,6 +87,22 @@ pub(super) const PLACES: [&str; 3] = [
     "SELECT database_name, schema_name FROM duckdb_schemas()",
 ];
 
+/// The file of the database; none of one in memory.
+pub(super) fn path(home: &Home) -> String {
+    format!(
+        "SELECT path FROM duckdb_databases() WHERE database_name = {}",
+        quoted(&home.database)
+    )
+}
+
+/// Bytes in that file that nothing is in. Every attached database is asked for it.
+pub(super) fn unused(home: &Home) -> String {
+    format!(
+        "SELECT (free_blocks * block_size)::VARCHAR FROM pragma_database_size() WHERE database_name = {}",
+        quoted(&home.database)
+    )
+}
+
 /// The condition that a row of DuckDB's catalog is about this place.
 fn here(home: &Home) -> String {
     format!(
