@@ -6,6 +6,7 @@
 //! of pieces are written, and one statement for each bundle parts it.
 
 mod check;
+mod deduplicate;
 mod manifest;
 mod share;
 mod staging;
@@ -13,6 +14,7 @@ mod writing;
 
 use std::path::Path;
 
+pub(super) use deduplicate::{deduplicate, forget, restore};
 pub(super) use manifest::hexadecimal;
 pub use manifest::{FileOnDisk, Manifest, Part};
 
@@ -22,7 +24,7 @@ use super::plan::{MOST, Plan, replan};
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted};
 use crate::engine::{Ask, Reason};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::units::Bytes;
 use crate::validate::Finding;
 use staging::{Staging, broken};
@@ -144,21 +146,7 @@ pub fn rebalance<E: From<Error> + Reason>(
     target: u64,
     room: Room,
 ) -> Result<Option<Partitioning>, E> {
-    if check::read(path)? != *manifest {
-        let message = format!(
-            "{} is not what it was: another partitioning took its place; find it by Partitioning.load()",
-            path.display()
-        );
-        return Err(Error::new(ErrorKind::Invalid, message).into());
-    }
-    if let Some(finding) = check(path, manifest)?.first() {
-        let message = format!(
-            "{} cannot be balanced: {}; check() tells all",
-            path.display(),
-            finding.message
-        );
-        return Err(Error::new(ErrorKind::Invalid, message).into());
-    }
+    check::expect(path, manifest, "balanced")?;
     let source = Source {
         name: path.display().to_string(),
         relation: files(path, "**/*.parquet"),

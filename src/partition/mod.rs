@@ -5,6 +5,7 @@
 pub mod balance;
 pub mod calendar;
 pub mod column;
+pub mod deduplicate;
 pub mod done;
 pub mod ingest;
 pub mod lake;

@@ -5,11 +5,13 @@
 //! table is made of its stretch of that. What was written is compared with the source before the commit.
 
 mod catalog;
+mod deduplicate;
 mod sql;
 mod template;
 
 use std::collections::BTreeSet;
 
+pub(super) use deduplicate::{deduplicate, restore};
 pub(super) use sql::union;
 pub use template::{Home, Template};
 
@@ -64,21 +66,7 @@ pub fn rebalance<E: From<Error>>(
     target: u64,
 ) -> Result<Option<Partitioning>, E> {
     committed(ask, &home.template.name, &mut |ask| {
-        let catalog = Catalog::read(ask, home)?;
-        if catalog.manifest(home)?.as_ref() != Some(manifest) {
-            let message = format!(
-                "{home} is not what it was: another partitioning took its place; find it by ward.partitioning()"
-            );
-            return Err(Error::new(ErrorKind::Invalid, message).into());
-        }
-        let broken = catalog.findings(home, manifest);
-        if let Some(finding) = broken.iter().find(|finding| finding.piece.is_some()) {
-            let message = format!(
-                "{home} cannot be balanced: {}; check() tells all",
-                finding.message
-            );
-            return Err(Error::new(ErrorKind::Invalid, message).into());
-        }
+        ours(ask, home, manifest, "balanced")?;
         let source = Source {
             name: home.to_string(),
             relation: format!("({})", query(home, manifest)),
@@ -89,6 +77,28 @@ pub fn rebalance<E: From<Error>>(
         let columns = manifest.columns.clone();
         written(ask, &plan, (source, columns), &home.as_template(), true).map(Some)
     })
+}
+
+/// What is there, if the tables are those that `manifest` tells of. `what` they are to be: for the error.
+fn ours<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    home: &Home,
+    manifest: &Manifest,
+    what: &str,
+) -> Result<Catalog, E> {
+    let catalog = Catalog::read(ask, home)?;
+    if catalog.manifest(home)?.as_ref() != Some(manifest) {
+        let message = format!(
+            "{home} is not what it was: another partitioning took its place; find it by ward.partitioning()"
+        );
+        return Err(Error::new(ErrorKind::Invalid, message).into());
+    }
+    let broken = catalog.findings(home, manifest);
+    if let Some(finding) = broken.iter().find(|finding| finding.piece.is_some()) {
+        let message = format!("{home} cannot be {what}: {}; check() tells all", finding.message);
+        return Err(Error::new(ErrorKind::Invalid, message).into());
+    }
+    Ok(catalog)
 }
 
 /// Does `work` in a transaction of its own: it is committed, or all is as it was.

@@ -11,7 +11,7 @@ use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
 use super::ask::{Asking, Pool, Stopped};
-use super::deduplication::PyDeduplication;
+use super::deduplication::{PyDeduplication, Removed};
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
@@ -33,6 +33,7 @@ use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
+use crate::partition::deduplicate::deduplicate;
 use crate::partition::done::{Place, Target};
 use crate::partition::ingest::{Limit, Wish as LoadWish, default_bytes};
 use crate::partition::lake::{self, Options, partition};
@@ -583,7 +584,8 @@ impl PyWard {
         }
     }
 
-    /// Removes all rows but the first of each key, in one transaction; they are kept, and can be put back.
+    /// Removes all rows but the first of each key, in one transaction, or in one step in a directory; they are kept, and can be
+    /// put back.
     #[pyo3(signature = (source, *, on, order_by=None, connection=None))]
     fn deduplicate(
         slf: &Bound<'_, Self>,
@@ -594,16 +596,17 @@ impl PyWard {
     ) -> PyResult<PyDeduplication> {
         let py = slf.py();
         slf.get().usable(py)?;
-        if source.is_instance_of::<PyPartitioning>() {
-            let message = "the pieces of a partitioning are not changed; deduplicate its source, and partition that with \
-                           replace=True";
-            return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
-        }
-        let set = pieces("source", source)?;
         let (on, order_by) = (columns("on", Some(on))?, columns("order_by", order_by)?);
         let mut asking = Asking::new(slf, connection);
-        match validate::deduplicate(&mut asking, &set, &on, &order_by) {
-            Ok(done) => Ok(PyDeduplication::new(done, slf, connection)),
+        let removed = if let Ok(partitioning) = source.cast::<PyPartitioning>() {
+            deduplicate(&mut asking, &partitioning.get().done, &on, &order_by)
+                .map(|removal| Removed::Partitioning(Box::new(removal)))
+        } else {
+            let set = pieces("source", source)?;
+            validate::deduplicate(&mut asking, &set, &on, &order_by).map(Removed::Tables)
+        };
+        match removed {
+            Ok(removed) => Ok(PyDeduplication::new(removed, slf, connection)),
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }

@@ -29,6 +29,28 @@ pub(super) fn read(directory: &Path) -> Result<Manifest> {
     }
 }
 
+/// That a directory is the one that `manifest` tells of, with its files. `what` it is to be: for the error.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] where it is not; [`ErrorKind::Disk`] where it cannot be read.
+pub(super) fn expect(directory: &Path, manifest: &Manifest, what: &str) -> Result<()> {
+    let invalid = |message| Err(Error::new(ErrorKind::Invalid, message));
+    if read(directory)? != *manifest {
+        return invalid(format!(
+            "{} is not what it was: another partitioning took its place; find it by Partitioning.load()",
+            directory.display()
+        ));
+    }
+    match files(directory, manifest)?.first() {
+        None => Ok(()),
+        Some(finding) => invalid(format!(
+            "{} cannot be {what}: {}; check() tells all",
+            directory.display(),
+            finding.message
+        )),
+    }
+}
+
 /// What is missing, added or changed of the files.
 ///
 /// # Errors

@@ -135,12 +135,13 @@ impl Staging {
         self.directory.join(name)
     }
 
-    /// Fills in sizes and checksums, and sees to it that files and manifest are on the disk.
+    /// Fills in sizes and checksums that are not known, and sees to it that files and manifest are on the disk.
     pub(super) fn finish(&self, manifest: &mut Manifest) -> Result<()> {
         let mut files: Vec<&mut FileOnDisk> = manifest
             .pieces
             .iter_mut()
             .flat_map(|piece| &mut piece.files)
+            .filter(|file| file.sha256.is_empty())
             .collect();
         in_threads(&mut files, &|file| {
             let path = self.path(&file.path);
@@ -168,11 +169,53 @@ impl Staging {
             fs::rename(&self.directory, &target).map_err(broken)?;
             self.directory = PathBuf::new();
         }
-        if let Some(parent) = target.parent() {
-            // Not everywhere can a directory be synchronised; then the old state may come back after a power failure.
-            let _ = open(parent).and_then(|parent| parent.sync_all());
-        }
+        settle(&target);
         Ok(target)
+    }
+
+    /// Puts it in the target's place, which then is in `aside`. At no time is one of the two only here.
+    pub(super) fn publish_beside(mut self, aside: &Path) -> Result<()> {
+        let broken = |error: io::Error| broken("publishing", &self.target, &error);
+        fs::rename(&self.directory, aside).map_err(broken)?;
+        self.directory = aside.to_owned();
+        exchange(aside, &self.target).map_err(broken)?;
+        // What is there now is kept.
+        self.directory = PathBuf::new();
+        settle(&self.target);
+        Ok(())
+    }
+
+    /// Puts what `publish_beside` has put aside in the target's place again, and removes what was there.
+    pub(super) fn take_back(&self, aside: &Path) -> Result<()> {
+        exchange(aside, &self.target).map_err(|error| broken("publishing", &self.target, &error))?;
+        settle(&self.target);
+        fs::remove_dir_all(aside).map_err(|error| broken("removing", aside, &error))
+    }
+
+    /// A directory beside the target that is none yet, by a name that `token` makes its own.
+    pub(super) fn aside(&self, token: &str) -> PathBuf {
+        let name = self.target.file_name().unwrap_or_default().to_string_lossy();
+        self.target
+            .with_file_name(format!("{PREFIX}removed-{token}-{name}"))
+    }
+
+    /// Has a file of the target here, too, by the same path: the same one where that is possible, otherwise a copy.
+    pub(super) fn share(&self, file: &str) -> Result<()> {
+        let (from, to) = (self.target.join(file), self.path(file));
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
+        }
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .map_err(|error| broken("linking", &to, &error))
+    }
+}
+
+/// Sees to it that the names of a directory and of those beside it are on the disk. Not everywhere can that be done; then the
+/// old state may come back after a power failure.
+fn settle(target: &Path) {
+    if let Some(parent) = target.parent() {
+        let _ = open(parent).and_then(|parent| parent.sync_all());
     }
 }
 

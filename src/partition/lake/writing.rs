@@ -327,7 +327,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
 }
 
 /// How files are written: smaller than DuckDB's default makes them, and as fast.
-const FORMAT: &str = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1";
+pub(super) const FORMAT: &str = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1";
 
 /// The statement that writes a query's rows into a directory for each value of a column. One that failed and is run again
 /// finds files of the time before.
