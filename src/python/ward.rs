@@ -735,6 +735,8 @@ impl PyWard {
                 let (room, held) = py.detach(|| core.writing());
                 if let Some(workers) = hands {
                     asking.pool = Some(Pool {
+                        ward: slf.clone(),
+                        connection: connection.cloned(),
                         workers,
                         executor: executor.cloned(),
                         memory: worker_memory.cloned(),
