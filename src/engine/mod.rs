@@ -95,6 +95,21 @@ pub trait Ask<E> {
     }
 }
 
+/// Name and type of each column of what can be selected from.
+///
+/// # Errors
+/// Those of whoever is asked.
+pub fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> std::result::Result<Vec<(String, String)>, E> {
+    let rows = ask.ask(&format!("DESCRIBE SELECT * FROM {relation}"))?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut row = row.into_iter();
+            Some((row.next()??, row.next()??))
+        })
+        .collect())
+}
+
 /// Those who run statements that write, several at once.
 pub trait Workers<E> {
     /// How many they are.

@@ -196,11 +196,6 @@ fn cut<E: From<Error> + Reason>(
     })
 }
 
-/// Name and type of each column.
-fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<(String, String)>, E> {
-    Ok(named(columns(ask, relation)?))
-}
-
 /// The files in or below a directory as a relation.
 fn files(directory: &Path, below: &str) -> String {
     format!(

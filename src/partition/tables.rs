@@ -19,8 +19,8 @@ use super::column::{check_names, columns, named};
 use super::done::{Partitioning, Place};
 use super::lake::{Manifest, Part};
 use super::plan::{Plan, replan};
-use crate::engine::Ask;
 use crate::engine::source::Source;
+use crate::engine::{Ask, described};
 use crate::error::{Error, ErrorKind, Result};
 use crate::validate::{self, Digests, Finding, FindingKind, Layout, PIECE, Validation};
 use catalog::Catalog;
@@ -438,9 +438,4 @@ fn is_in_transaction<E>(ask: &mut dyn Ask<E>) -> Result<bool, E> {
 fn version<E>(ask: &mut dyn Ask<E>) -> Result<String, E> {
     let rows = ask.ask("SELECT version()")?;
     Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
-}
-
-/// Name and type of each column.
-fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<Named>, E> {
-    Ok(named(columns(ask, relation)?))
 }

@@ -2,13 +2,13 @@
 //!
 //! As in SQL (MATCH SIMPLE), a row whose key has a NULL refers to nothing and is not looked at.
 
-use super::compare::{described, same_name};
+use super::compare::same_name;
 use super::keys::{Examples, findings, has_key, index, within};
 use super::piece_set::Described;
 use super::{Finding, FindingKind, counted, shown};
-use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{Token, quoted_name, tokens};
+use crate::engine::{Ask, described};
 use crate::error::{Error, Result};
 
 /// Columns whose values must be in columns of another source.
@@ -116,7 +116,7 @@ pub(super) fn check<E: From<Error>>(
 ) -> Result<Vec<Finding>, E> {
     let picked = rows.pick("references", &reference.columns)?;
     let names: Vec<String> = picked.iter().map(|column| column.name.clone()).collect();
-    let columns = described(ask, &reference.parent)?;
+    let columns = described(ask, &reference.parent.relation)?;
     let mut parents = Vec::new();
     for wanted in &reference.parent_columns {
         let Some(found) = columns.iter().find(|(name, _)| same_name(name, wanted)) else {
