@@ -631,30 +631,41 @@ class Ward:
 
     def deduplicate(
         self,
-        source: str | Sequence[str] | Mapping[str, str],
+        source: str | Sequence[str] | Mapping[str, str] | Partitioning,
         *,
         on: str | Sequence[str],
         order_by: str | Sequence[str] | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> Deduplication:
-        """Removes all rows but the first of each key, in one table or over several, in one transaction.
+        """Removes all rows but the first of each key, in one table, over several, or over the pieces of a
+        partitioning.
 
-        The removed rows move into tables beside, whose names begin with `duckward_removed_`, until they are
-        put back or forgotten. Before COMMIT it is counted that each key is still there, once.
+        The removed rows of tables move, in one transaction, into tables beside, whose names begin with
+        `duckward_removed_`, until they are put back or forgotten. Of a partitioning in files only the pieces
+        that lose rows are written anew, and compared with what they should have. They take their place in one
+        rename; the directory of before stays beside, as `.duckward-removed-...`, and shares all other files.
+        (A pattern such as `lake/**/*.parquet` of the directory above would read it, too.)
+
+        Before anything is published it is counted that each table had as many rows as are left and removed,
+        and that each key is still there, once. A partitioning's manifest is published with its rows; the
+        result's `partitioning` has it. Its old one tells of what is not there any more.
 
         Args:
-            source: a table, or several in order, as a list or a mapping of names to tables.
+            source: a table, or several in order, as a list or a mapping of names to tables; or a
+                partitioning, whose pieces are in the order of its plan.
             on: the columns of the key. A row with a NULL in one of them is like no other, and stays.
             order_by: the columns by which the first row is chosen: the least value, NULL last. Of equal
-                ones, and without it, the row in the earlier table, and there the one with the least `rowid`:
-                the one that was inserted first.
-            connection: another connection to the same database; otherwise the ward's. It must not be in a
-                transaction.
+                ones, and without it, the row in the earlier table or piece, and there the one with the least
+                `rowid`: the one that was inserted first. In a file it is the one that comes first.
+            connection: another connection to the same database; otherwise the ward's. For tables it must not
+                be in a transaction.
 
         Raises:
             duckdb.Error: a table is not there or must keep its rows: DuckDB's exception, unchanged.
-            InvalidInputError: no table, a column that is not there, or a transaction is open.
-            TransactionError: a key would have been lost, as when one table was given twice.
+            InvalidInputError: no table, a column that is not there, a transaction is open, or a partitioning
+                is not what it was: `check()` tells why.
+            TransactionError: rows would have been lost, as when one table was given twice.
+            StateError: another partitioning is being written in that place.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, ConnectionError: as for `sql()`.
                 After any of these nothing was changed.
         """
@@ -1161,20 +1172,25 @@ class Deduplication:
 
     @property
     def tables(self) -> list[_Deduplicated]:
-        """The tables, in order: the name, how many rows were removed, and the table that has them now, as
-        SQL."""
+        """The tables or pieces, in order: the name, how many rows were removed, and what has them now, as
+        SQL: a table; of files those of before, with all rows that the piece had."""
+
+    @property
+    def partitioning(self) -> Partitioning | None:
+        """The partitioning as it is without the rows; None where they were removed from tables by name."""
 
     def undo(self) -> int:
-        """Puts the removed rows back, in one transaction, and drops the tables that had them; how many. They
-        come at the end of their tables.
+        """Puts the removed rows back, in one transaction or one rename, and drops what was kept of them; how
+        many. In tables they come at the end; files and manifest are those of before.
 
         Raises:
-            StateError: they were put back or forgotten before, or those tables have been changed.
+            StateError: they were put back or forgotten before, or what was kept or the partitioning has been
+                changed.
             duckdb.Error: they do not fit any more: DuckDB's exception. Nothing was changed.
         """
 
     def forget(self) -> None:
-        """Drops the tables that have the removed rows. There is no undo after that.
+        """Drops what was kept of the removed rows. There is no undo after that.
 
         Raises:
             StateError: as of `undo()`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
@@ -15,11 +14,6 @@ from . import errors
 if TYPE_CHECKING:
     from ._duckward import Ward
 
-ATTEMPTS = 3
-# What may go well another time; everything else would fail again.
-PASSING = (errors.OutOfMemoryError, errors.TimeoutError, errors.TransactionError)
-# What a failed attempt is told as: its number, from 1, and why.
-Attempts = list[tuple[int, str]]
 Connection = duckdb.DuckDBPyConnection
 
 
@@ -63,14 +57,14 @@ def run(
     memory: str | int | float | None,
     files: int,
     statements: list[str],
-) -> Iterator[tuple[int, Attempts]]:
-    """Yields the place of each statement that ended well, and what failed before; raises what the first
-    raised that did not. None runs any more then."""
+) -> Iterator[tuple[int, BaseException | None]]:
+    """Runs each statement once; yields the place of each that has ended, and what it raised, if it did. When
+    the iterator is closed none runs any more."""
     con = connection if connection is not None else ward.connection
     cursors: list[Connection] = []
     pool = executor if executor is not None else ThreadPoolExecutor(workers, "duckward-worker")
     is_here = isinstance(pool, ThreadPoolExecutor)
-    futures: dict[Future[Attempts], int] = {}
+    futures: dict[Future[None], int] = {}
     try:
         if is_here:
             session = Session.of(con)
@@ -83,18 +77,17 @@ def run(
             for place, sql in enumerate(statements):
                 futures[pool.submit(write, site, sql)] = place
         for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except duckdb.CatalogException as error:
+            error = future.exception()
+            if isinstance(error, duckdb.CatalogException):
                 sees = (
                     "a worker sees what is committed, and no temporary tables: commit, or leave out workers="
                     if is_here
                     else "a worker in another process sees files, and databases that are open here with "
                     "read_only=True: open the database so, or give workers= without executor="
                 )
-                raise errors.InvalidInputError(
-                    f"a worker does not find the source; {sees} ({error})"
-                ) from error
+                message = f"a worker does not find the source; {sees} ({error})"
+                raise errors.InvalidInputError(message) from error
+            yield futures[future], error
     finally:
         for future in futures:
             future.cancel()
@@ -105,14 +98,14 @@ def run(
             pool.shutdown()
 
 
-def _here(ward: Ward, con: Connection, session: Session, cursors: list[Connection], sql: str) -> Attempts:
+def _here(ward: Ward, con: Connection, session: Session, cursors: list[Connection], sql: str) -> None:
     cursor = con.cursor()
     cursors.append(cursor)
     session.enter(cursor)
-    return _tried(ward, cursor, sql)
+    ward.sql(sql, connection=cursor).fetchall()
 
 
-def write(site: Site, sql: str) -> Attempts:
+def write(site: Site, sql: str) -> None:
     """Runs a statement in a worker process, guarded by what that process has."""
     import duckward
 
@@ -124,21 +117,12 @@ def write(site: Site, sql: str) -> Attempts:
             site.session.enter(con)
         con.execute(f"SET partitioned_write_max_open_files = {site.files}")
         with duckward.guard(con, memory=site.memory) as ward:
-            return _tried(ward, con, sql)
-
-
-def _tried(ward: Ward, connection: Connection, sql: str) -> Attempts:
-    failed: Attempts = []
-    while True:
-        try:
-            ward.sql(sql, connection=connection).fetchall()
-            return failed
-        except PASSING as error:
-            attempt = len(failed) + 1
-            if attempt == ATTEMPTS:
+            try:
+                ward.sql(sql).fetchall()
+            except errors.Error as error:
+                # A report cannot be sent to another process.
+                error.report = None
                 raise
-            failed.append((attempt, str(error)))
-            time.sleep(2**attempt)
 
 
 def _attached(con: Connection) -> tuple[tuple[str, str], ...]:

@@ -78,25 +78,8 @@ pub trait Ask<E> {
     /// The one who answers'.
     fn ask(&mut self, sql: &str) -> std::result::Result<Rows, E>;
 
-    /// Runs statements that write, several at once if there are workers for it, each up to three times; `done` is told the
-    /// place of each that has ended well, and what failed before.
-    ///
-    /// # Errors
-    /// Of the first that failed, and those of `done`; the others are over then.
-    fn each(
-        &mut self,
-        statements: &[String],
-        done: &mut dyn FnMut(usize, Vec<Failed>) -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
-        for (place, sql) in statements.iter().enumerate() {
-            self.ask(sql)?;
-            done(place, Vec::new())?;
-        }
-        Ok(())
-    }
-
-    /// How many workers [`Ask::each`] has; without any, statements are run one after another as [`Ask::ask`] does.
-    fn workers(&self) -> Option<usize> {
+    /// Those who run several statements at once, if there are any.
+    fn workers(&mut self) -> Option<&mut dyn Workers<E>> {
         None
     }
 
@@ -117,13 +100,44 @@ pub trait Ask<E> {
     }
 }
 
-/// An attempt at a statement that failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failed {
-    /// The attempt, from 1.
-    pub attempt: u32,
-    /// Why.
-    pub error: String,
+/// Name and type of each column of what can be selected from.
+///
+/// # Errors
+/// Those of whoever is asked.
+pub fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> std::result::Result<Vec<(String, String)>, E> {
+    let rows = ask.ask(&format!("DESCRIBE SELECT * FROM {relation}"))?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut row = row.into_iter();
+            Some((row.next()??, row.next()??))
+        })
+        .collect())
+}
+
+/// The version of the DuckDB that is asked.
+///
+/// # Errors
+/// Those of whoever is asked.
+pub fn version<E>(ask: &mut dyn Ask<E>) -> std::result::Result<String, E> {
+    let rows = ask.ask("SELECT version()")?;
+    Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
+}
+
+/// Those who run statements that write, several at once.
+pub trait Workers<E> {
+    /// How many they are.
+    fn count(&self) -> usize;
+
+    /// Runs each statement once; `ended` is told the place of each, and how it ended.
+    ///
+    /// # Errors
+    /// Those of `ended`; the others are over then.
+    fn each(
+        &mut self,
+        statements: &[String],
+        ended: &mut dyn FnMut(usize, std::result::Result<(), E>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E>;
 }
 
 /// An error whose kind can be told, whoever raised it.

@@ -1,7 +1,7 @@
 //! Columns and their types, as far as cutting goes. Pure.
 
-use crate::engine::Ask;
 use crate::engine::source::Source;
+use crate::engine::{Ask, described};
 use crate::error::{Error, ErrorKind, Result};
 
 /// So many columns an error names at most.
@@ -87,12 +87,6 @@ impl Column {
             type_name,
         }
     }
-
-    /// From a row of DESCRIBE.
-    fn read(row: Vec<Option<String>>) -> Option<Self> {
-        let mut row = row.into_iter();
-        Some(Column::new(row.next()??, row.next()??))
-    }
 }
 
 /// The columns of what can be selected from.
@@ -100,8 +94,8 @@ impl Column {
 /// # Errors
 /// Those of whoever is asked.
 pub fn columns<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<Column>, E> {
-    let rows = ask.ask(&format!("DESCRIBE SELECT * FROM {relation}"))?;
-    Ok(rows.into_iter().filter_map(Column::read).collect())
+    let found = described(ask, relation)?.into_iter();
+    Ok(found.map(|(name, kind)| Column::new(name, kind)).collect())
 }
 
 /// Name and type of each.

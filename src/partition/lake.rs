@@ -6,6 +6,7 @@
 //! of pieces are written, and one statement for each bundle parts it.
 
 mod check;
+mod deduplicate;
 mod manifest;
 mod share;
 mod staging;
@@ -14,6 +15,7 @@ mod writing;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub(super) use deduplicate::{deduplicate, forget, restore};
 pub(super) use manifest::hexadecimal;
 pub use manifest::{FileOnDisk, Manifest, Part};
 
@@ -24,8 +26,8 @@ use super::plan::{MOST, Plan, replan};
 use super::progress::{Course, Watch};
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted};
-use crate::engine::{Ask, Reason};
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::{Ask, Reason, version};
+use crate::error::{Error, Result};
 use crate::units::Bytes;
 use crate::validate::{Finding, Layout};
 use staging::{Staging, broken};
@@ -155,22 +157,14 @@ pub fn rebalance<E: From<Error> + Reason>(
     target: u64,
     room: Room,
 ) -> Result<Option<Partitioning>, E> {
-    check_same(path, manifest)?;
-    if let Some(finding) = check(path, manifest)?.first() {
-        let message = format!(
-            "{} cannot be balanced: {}; check() tells all",
-            path.display(),
-            finding.message
-        );
-        return Err(Error::new(ErrorKind::Invalid, message).into());
-    }
+    check::expect(path, manifest, "balanced")?;
     let source = Source {
         name: path.display().to_string(),
         relation: files(path, "**/*.parquet"),
     };
     let place = Place::Directory(path.to_path_buf());
     let parts = parts(manifest);
-    let located = numbered(&place, &parts);
+    let located = numbered(&place, &parts, false);
     let Some(next) = replan(ask, &manifest.plan, &source, &located, target)? else {
         return Ok(None);
     };
@@ -213,20 +207,8 @@ pub fn rebalance<E: From<Error> + Reason>(
     };
     let staging = Staging::new(path, true)?;
     // From here on nobody else can put another in its place.
-    check_same(path, manifest)?;
+    check::same(path, manifest)?;
     cut(ask, watch, &next.plan, work, staging, &options, room).map(Some)
-}
-
-/// Refuses a directory that is not what `manifest` tells of any more.
-fn check_same(path: &Path, manifest: &Manifest) -> Result<()> {
-    if check::read(path)? == *manifest {
-        return Ok(());
-    }
-    let message = format!(
-        "{} is not what it was: another partitioning took its place; find it by Partitioning.load()",
-        path.display()
-    );
-    Err(Error::new(ErrorKind::Invalid, message))
 }
 
 /// What is cut, and what is taken over.
@@ -279,17 +261,6 @@ fn cut<E: From<Error> + Reason>(
         attempts: run.attempts,
         resumed: run.resumed,
     })
-}
-
-/// The version of the DuckDB that is asked.
-fn version<E>(ask: &mut dyn Ask<E>) -> Result<String, E> {
-    let rows = ask.ask("SELECT version()")?;
-    Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
-}
-
-/// Name and type of each column.
-fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<(String, String)>, E> {
-    Ok(named(columns(ask, relation)?))
 }
 
 /// The files in or below a directory as a relation.

@@ -5,6 +5,7 @@
 pub mod balance;
 pub mod calendar;
 pub mod column;
+pub mod deduplicate;
 mod disk;
 pub mod done;
 pub mod ingest;

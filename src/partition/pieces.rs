@@ -15,6 +15,16 @@ use crate::validate::{Layout, PIECE, Piece, PieceSet, Planned};
 impl Partitioning {
     /// Its pieces, in the order of the plan, those without rows too.
     pub fn pieces(&self) -> PieceSet {
+        self.set(false)
+    }
+
+    /// The same, with the place of each row in its piece as `rowid`: that of its table; of files their order, and the row's
+    /// number in its own.
+    pub(super) fn placed(&self) -> PieceSet {
+        self.set(true)
+    }
+
+    fn set(&self, is_placed: bool) -> PieceSet {
         let plan = &self.manifest.plan;
         let empty = self.empty();
         let mut standing: BTreeMap<&str, String> = self
@@ -41,15 +51,16 @@ impl Partitioning {
             .cuts
             .iter()
             .map(|cut| (cut.column.clone(), cut.type_name.clone()));
+        let rowid = if is_placed { "0::BIGINT AS rowid, " } else { "" };
         let (rows, numbered) = if self.manifest.pieces.is_empty() {
             (
                 empty.clone(),
-                format!("(SELECT *, 0::BIGINT AS {PIECE} FROM {empty})"),
+                format!("(SELECT *, {rowid}0::BIGINT AS {PIECE} FROM {empty})"),
             )
         } else {
             (
                 format!("({})", self.query()),
-                numbered(&self.place, &parts(&self.manifest)),
+                numbered(&self.place, &parts(&self.manifest), is_placed),
             )
         };
         let planned = Planned {
@@ -59,6 +70,16 @@ impl Partitioning {
             cut_by: cut_by.collect(),
         };
         PieceSet::planned(self.place.to_string(), pieces, planned)
+    }
+
+    /// The rows of a piece.
+    pub(super) fn relation(&self, part: &Part) -> String {
+        relation(&self.place, std::iter::once(part))
+    }
+
+    /// The rows of a piece in files, each with its place as `rowid`.
+    pub(super) fn placed_in_files(&self, path: &Path, part: &Part) -> String {
+        listed(path, in_order(part, 0), true)
     }
 
     /// A relation of the same columns without rows.
@@ -85,7 +106,7 @@ impl<'a> Located<'a> {
     pub(super) fn new(place: &Place, plan: &'a Plan, parts: &[(usize, &Part)]) -> Self {
         Located {
             plan,
-            numbered: numbered(place, parts),
+            numbered: numbered(place, parts, false),
         }
     }
 }
@@ -134,34 +155,62 @@ pub(super) fn relation<'a>(place: &Place, parts: impl Iterator<Item = &'a Part>)
     }
 }
 
-/// The same, each row with the number of its piece: that of its table, or by the path of its file.
-pub(super) fn numbered(place: &Place, parts: &[(usize, &Part)]) -> String {
+/// The same, each row with the number of its piece: that of its table, or by the path of its file; with `is_placed` also with
+/// its place there, as `rowid`.
+pub(super) fn numbered(place: &Place, parts: &[(usize, &Part)], is_placed: bool) -> String {
     let path = match place {
         Place::Tables(home) => {
+            let rowid = if is_placed { "rowid AS rowid, " } else { "" };
             let tables: Vec<String> = parts
                 .iter()
                 .filter_map(|(number, part)| {
                     let table = home.table(part.table.as_ref()?);
-                    Some(format!("SELECT *, {number}::BIGINT AS {PIECE} FROM {table}"))
+                    Some(format!(
+                        "SELECT *, {rowid}{number}::BIGINT AS {PIECE} FROM {table}"
+                    ))
                 })
                 .collect();
             return format!("({})", union(&tables));
         }
         Place::Directory(path) => path,
     };
-    let (paths, places): (Vec<String>, Vec<String>) = parts
-        .iter()
-        .flat_map(|(number, part)| part.files.iter().map(move |file| (number, &file.path)))
-        .map(|(number, file)| {
-            let place = quoted(&path.join(file).display().to_string());
-            (read(path, file), format!("({place}, {number}::BIGINT)"))
+    let files = parts.iter().flat_map(|(number, part)| in_order(part, *number));
+    listed(path, files, is_placed)
+}
+
+/// Rows of a file at most, as its place goes.
+const ROWS_BITS: u32 = 40;
+
+/// A file of a piece: its path, the number of the piece, and which of its files it is.
+type Listed<'a> = (&'a str, usize, usize);
+
+fn in_order<'a>(part: &'a Part, number: usize) -> impl Iterator<Item = Listed<'a>> {
+    let files = part.files.iter().enumerate();
+    files.map(move |(place, file)| (file.path.as_str(), number, place))
+}
+
+/// The rows of files in a directory, each with the number of its piece; with `is_placed` also with its place there, as `rowid`.
+fn listed<'a>(path: &Path, files: impl Iterator<Item = Listed<'a>>, is_placed: bool) -> String {
+    let (paths, places): (Vec<String>, Vec<String>) = files
+        .map(|(file, number, place)| {
+            let full = quoted(&path.join(file).display().to_string());
+            (
+                read(path, file),
+                format!("({full}, {number}::BIGINT, {place}::BIGINT)"),
+            )
         })
         .unzip();
+    let (option, hidden, rowid) = if is_placed {
+        let rowid = format!(", (duckward_place << {ROWS_BITS}) + file_row_number AS rowid");
+        (", file_row_number = true", ", file_row_number", rowid)
+    } else {
+        ("", "", String::new())
+    };
     // A file that were not in the list would give NULL, which is no number, and not be left out.
     format!(
-        "(SELECT duckward_rows.* EXCLUDE (duckward_file), {PIECE} FROM \
-         read_parquet([{}], hive_partitioning = false, filename = 'duckward_file') AS duckward_rows \
-         LEFT JOIN (VALUES {}) AS duckward_files(duckward_path, {PIECE}) ON duckward_file = duckward_path)",
+        "(SELECT duckward_rows.* EXCLUDE (duckward_file{hidden}), {PIECE}{rowid} FROM \
+         read_parquet([{}], hive_partitioning = false, filename = 'duckward_file'{option}) AS duckward_rows \
+         LEFT JOIN (VALUES {}) AS duckward_files(duckward_path, {PIECE}, duckward_place) ON duckward_file = duckward_path)",
         paths.join(", "),
         places.join(", ")
     )

@@ -5,12 +5,14 @@
 //! table is made of its stretch of that. What was written is compared with the source before the commit.
 
 mod catalog;
+mod deduplicate;
 mod sql;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub(super) use deduplicate::{deduplicate, restore};
 pub(super) use sql::union;
 pub use template::{Home, Template};
 
@@ -21,8 +23,8 @@ use super::lake::{Manifest, Part};
 use super::pieces::{Located, numbered, parts, relation};
 use super::plan::{Next, Plan, replan};
 use super::progress::{Course, Stage, Watch};
-use crate::engine::Ask;
 use crate::engine::source::Source;
+use crate::engine::{Ask, described, version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Bytes;
 use crate::validate::{self, Digests, Finding, FindingKind, Layout, PIECE, Validation};
@@ -88,28 +90,14 @@ pub fn rebalance<E: From<Error>>(
     free_space: FreeSpace,
 ) -> Result<Option<Partitioning>, E> {
     committed(ask, &home.template.name, &mut |ask| {
-        let catalog = Catalog::read(ask, home)?;
-        if catalog.manifest(home)?.as_ref() != Some(manifest) {
-            let message = format!(
-                "{home} is not what it was: another partitioning took its place; find it by ward.partitioning()"
-            );
-            return Err(Error::new(ErrorKind::Invalid, message).into());
-        }
-        let broken = catalog.findings(home, manifest);
-        if let Some(finding) = broken.iter().find(|finding| finding.piece.is_some()) {
-            let message = format!(
-                "{home} cannot be balanced: {}; check() tells all",
-                finding.message
-            );
-            return Err(Error::new(ErrorKind::Invalid, message).into());
-        }
+        ours(ask, home, manifest, "balanced")?;
         let source = Source {
             name: home.to_string(),
             relation: format!("({})", query(home, manifest)),
         };
         let place = Place::Tables(home.clone());
         let parts = parts(manifest);
-        let located = numbered(&place, &parts);
+        let located = numbered(&place, &parts, false);
         let Some(next) = replan(ask, &manifest.plan, &source, &located, target)? else {
             return Ok(None);
         };
@@ -245,6 +233,28 @@ fn apart<'a, E: From<Error>>(
 fn names(template: &Template, plan: &Plan) -> Vec<String> {
     let pieces: Vec<&str> = plan.pieces.iter().map(|piece| piece.name.as_str()).collect();
     template.names(&pieces)
+}
+
+/// What is there, if the tables are those that `manifest` tells of. `what` they are to be: for the error.
+fn ours<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    home: &Home,
+    manifest: &Manifest,
+    what: &str,
+) -> Result<Catalog, E> {
+    let catalog = Catalog::read(ask, home)?;
+    if catalog.manifest(home)?.as_ref() != Some(manifest) {
+        let message = format!(
+            "{home} is not what it was: another partitioning took its place; find it by ward.partitioning()"
+        );
+        return Err(Error::new(ErrorKind::Invalid, message).into());
+    }
+    let broken = catalog.findings(home, manifest);
+    if let Some(finding) = broken.iter().find(|finding| finding.piece.is_some()) {
+        let message = format!("{home} cannot be {what}: {}; check() tells all", finding.message);
+        return Err(Error::new(ErrorKind::Invalid, message).into());
+    }
+    Ok(catalog)
 }
 
 /// Does `work` in a transaction of its own: it is committed, or all is as it was.
@@ -662,16 +672,6 @@ impl Layout for Staged<'_> {
 fn is_in_transaction<E>(ask: &mut dyn Ask<E>) -> Result<bool, E> {
     let number = "SELECT txid_current()::VARCHAR";
     Ok(ask.ask(number)? == ask.ask(number)?)
-}
-
-fn version<E>(ask: &mut dyn Ask<E>) -> Result<String, E> {
-    let rows = ask.ask("SELECT version()")?;
-    Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
-}
-
-/// Name and type of each column.
-fn described<E>(ask: &mut dyn Ask<E>, relation: &str) -> Result<Vec<Named>, E> {
-    Ok(named(columns(ask, relation)?))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use pyo3::types::{PyString, PyTuple};
 
 use super::error::{engine_error, exception, kind_of};
 use super::ward::PyWard;
-use crate::engine::{Ask, Class, Failed, Reason, Rows};
+use crate::engine::{Ask, Class, Reason, Rows, Workers};
 use crate::error::{Error, ErrorKind};
 
 /// How long a signal waits for a pause.
@@ -59,6 +59,8 @@ pub(super) struct Asking<'py> {
 
 /// Workers, of an executor or threads of this process.
 pub(super) struct Pool<'py> {
+    pub ward: Bound<'py, PyWard>,
+    pub connection: Option<Bound<'py, PyAny>>,
     pub executor: Option<Bound<'py, PyAny>>,
     pub workers: usize,
     /// The budget of each worker in another process, as `guard()` takes it.
@@ -92,47 +94,8 @@ impl Ask<Stopped> for Asking<'_> {
         Ok(read)
     }
 
-    fn each(
-        &mut self,
-        statements: &[String],
-        done: &mut dyn FnMut(usize, Vec<Failed>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
-        let Some(pool) = &self.pool else {
-            for (place, sql) in statements.iter().enumerate() {
-                self.ask(sql)?;
-                done(place, Vec::new())?;
-            }
-            return Ok(());
-        };
-        let py = self.ward.py();
-        let workers = py.import(intern!(py, "duckward._workers"))?;
-        let ran = workers.call_method1(
-            intern!(py, "run"),
-            (
-                &self.ward,
-                self.connection.as_ref(),
-                pool.executor.as_ref(),
-                pool.workers,
-                pool.memory.as_ref(),
-                pool.files,
-                statements.to_vec(),
-            ),
-        )?;
-        let each = ran.try_iter()?.try_for_each(|one| {
-            let (place, failed): (usize, Vec<(u32, String)>) = one?.extract()?;
-            let failed = failed
-                .into_iter()
-                .map(|(attempt, error)| Failed { attempt, error })
-                .collect();
-            done(place, failed)
-        });
-        // Where it was left early, none may go on writing.
-        ran.call_method0(intern!(py, "close"))?;
-        each
-    }
-
-    fn workers(&self) -> Option<usize> {
-        self.pool.as_ref().map(|pool| pool.workers)
+    fn workers(&mut self) -> Option<&mut dyn Workers<Stopped>> {
+        self.pool.as_mut().map(|pool| pool as &mut dyn Workers<Stopped>)
     }
 
     fn pause(&mut self, time: Duration) -> Result<(), Stopped> {
@@ -161,6 +124,41 @@ impl Ask<Stopped> for Asking<'_> {
                 _ => return,
             }
         }
+    }
+}
+
+impl Workers<Stopped> for Pool<'_> {
+    fn count(&self) -> usize {
+        self.workers
+    }
+
+    fn each(
+        &mut self,
+        statements: &[String],
+        ended: &mut dyn FnMut(usize, Result<(), Stopped>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        let py = self.ward.py();
+        let workers = py.import(intern!(py, "duckward._workers"))?;
+        let ran = workers.call_method1(
+            intern!(py, "run"),
+            (
+                &self.ward,
+                self.connection.as_ref(),
+                self.executor.as_ref(),
+                self.workers,
+                self.memory.as_ref(),
+                self.files,
+                statements.to_vec(),
+            ),
+        )?;
+        let each = ran.try_iter()?.try_for_each(|one| {
+            let (place, failed): (usize, Option<Bound<'_, PyAny>>) = one?.extract()?;
+            let how = failed.map_or(Ok(()), |error| Err(Stopped::Python(PyErr::from_value(error))));
+            ended(place, how)
+        });
+        // Where it was left early, none may go on writing.
+        ran.call_method0(intern!(py, "close"))?;
+        each
     }
 }
 

@@ -5,6 +5,7 @@
 #[cfg(not(test))]
 mod alloc;
 mod answer;
+mod arguments;
 mod ask;
 mod convert;
 mod deduplication;

@@ -3,10 +3,10 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use super::arguments::{columns, source};
 use super::error::exception;
 use super::guard::to_python;
 use super::partitioning::PyPartitioning;
-use super::ward::{columns, source};
 use crate::engine::source::Source;
 use crate::error::Error;
 use crate::validate::{PieceSet, Reference, Validation};

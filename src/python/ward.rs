@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyBool, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use super::answer::Answer;
+use super::arguments;
 use super::ask::{Asking, Pool, Stopped};
-use super::deduplication::PyDeduplication;
+use super::deduplication::{PyDeduplication, Removed};
 use super::error::{engine_error, exception, query_exception};
 use super::events::{Subscription, subscribe};
 use super::explanation::PyExplanation;
@@ -29,28 +30,23 @@ use super::statement::{
     Given, Kind, Statement, bind_error, changed, execute, is_planned, kind, plain_select, refuse_lost_commit,
 };
 use super::validation::{self, PyValidation, pieces};
-use crate::engine::source::Source;
 use crate::engine::text::selects_literals;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Priority;
 use crate::partition::calendar::Step;
+use crate::partition::deduplicate::deduplicate;
 use crate::partition::done::{Place, Target};
 use crate::partition::ingest::{Limit, Wish as LoadWish, default_bytes};
 use crate::partition::lake::{self, Options, partition};
 use crate::partition::plan::{Wish, kept_plan, plan};
 use crate::partition::profile::profile;
 use crate::partition::tables;
-use crate::units::Bytes;
 use crate::validate;
 use crate::ward::writing::{Work, free_space};
 use crate::ward::{AttemptError, Cutting, Report, Verify, Ward};
 
 /// The most examples of a finding.
 const MOST_EXAMPLES: usize = 1000;
-/// The most pieces that can be asked for.
-const MOST_PIECES: usize = 1024;
-/// Workers of an executor that does not say how many it has.
-const WORKERS: usize = 3;
 
 /// A guarded connection. Made by `duckward.guard(con)`.
 #[pyclass(frozen, module = "duckward", name = "Ward", weakref)]
@@ -61,151 +57,6 @@ pub(super) struct PyWard {
     cursors: Mutex<Vec<Arc<Slot>>>,
     subscriptions: Mutex<Vec<Py<Subscription>>>,
     closed: AtomicBool,
-}
-
-fn priority(py: Python<'_>, name: Option<&str>) -> PyResult<Priority> {
-    match name {
-        None | Some("normal") => Ok(Priority::Normal),
-        Some("high") => Ok(Priority::High),
-        Some("low") => Ok(Priority::Low),
-        Some(other) => {
-            let error = Error::invalid(
-                "priority",
-                format_args!("{other:?}"),
-                "give \"high\", \"normal\" or \"low\"",
-            );
-            Err(exception(py, &error))
-        }
-    }
-}
-
-/// What `pieces=` says.
-fn cutting(py: Python<'_>, pieces: Option<&Bound<'_, PyAny>>) -> PyResult<Cutting> {
-    let Some(pieces) = pieces else {
-        return Ok(Cutting::Auto);
-    };
-    // True and False are numbers in Python, so they come first.
-    if let Ok(wanted) = pieces.cast::<PyBool>() {
-        if !wanted.is_true() {
-            return Ok(Cutting::Never);
-        }
-    } else if let Ok(count) = pieces.extract::<usize>()
-        && (1..=MOST_PIECES).contains(&count)
-    {
-        return Ok(Cutting::Into(count));
-    } else if let Ok(word) = pieces.extract::<String>()
-        && word == "auto"
-    {
-        return Ok(Cutting::Auto);
-    }
-    let error = Error::invalid(
-        "pieces",
-        pieces.repr()?,
-        &format!("give \"auto\", False, or a number from 1 to {MOST_PIECES}"),
-    );
-    Err(exception(py, &error))
-}
-
-/// What `verify=` says.
-fn verify(py: Python<'_>, verify: Option<&Bound<'_, PyAny>>) -> PyResult<Verify> {
-    let Some(verify) = verify else {
-        return Ok(Verify::default());
-    };
-    let read = verify.extract::<String>().ok();
-    match read.as_deref().and_then(Verify::parse) {
-        Some(read) => Ok(read),
-        None => Err(exception(
-            py,
-            &Error::invalid("verify", verify.repr()?, Verify::ACCEPTED),
-        )),
-    }
-}
-
-/// What an argument that stands for rows names.
-pub(super) fn source(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Source> {
-    let py = given.py();
-    if let Ok(done) = given.cast::<PyPartitioning>() {
-        return Source::parse(&done.get().query()).map_err(|error| exception(py, &error));
-    }
-    match given.extract::<String>() {
-        Ok(text) => Source::parse(&text).map_err(|error| exception(py, &error)),
-        Err(_) => Err(exception(
-            py,
-            &Error::invalid(
-                name,
-                format_args!("<{}>", given.get_type().qualname()?),
-                "give the name of a table, the path of files, or a query, as a text",
-            ),
-        )),
-    }
-}
-
-/// How many workers an executor has, or are asked for.
-fn hands(py: Python<'_>, workers: Option<usize>, executor: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
-    let refused = |name: &str, value: String, accepted: &str| {
-        Err(exception(py, &Error::invalid(name, value, accepted)))
-    };
-    if let Some(executor) = executor
-        && !executor.hasattr(intern!(py, "submit"))?
-    {
-        let kind = executor.get_type().qualname()?.to_string();
-        return refused(
-            "executor",
-            kind,
-            "give a concurrent.futures.Executor, such as a ProcessPoolExecutor or a Dask client's get_executor()",
-        );
-    }
-    match workers {
-        Some(0) => refused("workers", "0".to_owned(), "give 1 or more"),
-        Some(workers) => Ok(workers),
-        None => {
-            let most = executor.and_then(|executor| executor.getattr(intern!(py, "_max_workers")).ok());
-            Ok(most.and_then(|most| most.extract().ok()).unwrap_or(WORKERS))
-        }
-    }
-}
-
-/// The size that an argument gives: a number of bytes, or a text.
-fn size(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Bytes> {
-    let read = match given.extract::<u64>() {
-        Ok(bytes) => Some(Bytes(bytes)),
-        Err(_) => given.extract::<String>().ok().and_then(|text| text.parse().ok()),
-    };
-    match read {
-        Some(bytes) => Ok(bytes),
-        None => {
-            let accepted = "give a size such as \"64MB\", or a number of bytes";
-            Err(exception(
-                given.py(),
-                &Error::invalid(name, given.repr()?, accepted),
-            ))
-        }
-    }
-}
-
-/// What `into=` names: tables by a template, which is a text, or a directory.
-fn target(given: &Bound<'_, PyAny>) -> PyResult<Target> {
-    match given.extract::<String>() {
-        Ok(text) => Target::parse(&text).map_err(|error| exception(given.py(), &error)),
-        Err(_) => Ok(Target::Directory(given.extract()?)),
-    }
-}
-
-/// The names of columns that an argument gives: one, or several.
-pub(super) fn columns(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
-    let Some(given) = given else {
-        return Ok(Vec::new());
-    };
-    if let Ok(one) = given.extract::<String>() {
-        return Ok(vec![one]);
-    }
-    given.extract::<Vec<String>>().map_err(|_| {
-        let accepted = "give the name of a column, or a list of names";
-        match given.repr() {
-            Ok(shown) => exception(given.py(), &Error::invalid(name, shown, accepted)),
-            Err(error) => error,
-        }
-    })
 }
 
 impl PyWard {
@@ -456,9 +307,9 @@ impl PyWard {
         let py = slf.py();
         let this = slf.get();
         this.usable(py)?;
-        let priority = self::priority(py, priority)?;
-        let cutting = cutting(py, pieces)?;
-        let verify = self::verify(py, verify)?;
+        let priority = arguments::priority(py, priority)?;
+        let cutting = arguments::cutting(py, pieces)?;
+        let verify = arguments::verify(py, verify)?;
         let seat = this.seat(py, connection)?;
         seat.free(py)?;
         let mut statements = this.parse(&seat, query, priority, cutting, verify)?;
@@ -504,7 +355,7 @@ impl PyWard {
         let py = slf.py();
         let this = slf.get();
         this.usable(py)?;
-        let cutting = cutting(py, pieces)?;
+        let cutting = arguments::cutting(py, pieces)?;
         let seat = this.seat(py, connection)?;
         seat.free(py)?;
         let mut statements = this.parse(&seat, sql, Priority::Normal, cutting, Verify::default())?;
@@ -560,7 +411,7 @@ impl PyWard {
         }
         let checks = validate::Checks {
             options: validate::Options {
-                on: columns("on", on)?,
+                on: arguments::columns("on", on)?,
                 examples,
             },
             references: validation::references(references)?,
@@ -585,7 +436,8 @@ impl PyWard {
         }
     }
 
-    /// Removes all rows but the first of each key, in one transaction; they are kept, and can be put back.
+    /// Removes all rows but the first of each key, in one transaction, or in one step in a directory; they are kept, and can be
+    /// put back.
     #[pyo3(signature = (source, *, on, order_by=None, connection=None))]
     fn deduplicate(
         slf: &Bound<'_, Self>,
@@ -596,16 +448,20 @@ impl PyWard {
     ) -> PyResult<PyDeduplication> {
         let py = slf.py();
         slf.get().usable(py)?;
-        if source.is_instance_of::<PyPartitioning>() {
-            let message = "the pieces of a partitioning are not changed; deduplicate its source, and partition that with \
-                           replace=True";
-            return Err(exception(py, &Error::new(ErrorKind::Invalid, message)));
-        }
-        let set = pieces("source", source)?;
-        let (on, order_by) = (columns("on", Some(on))?, columns("order_by", order_by)?);
+        let (on, order_by) = (
+            arguments::columns("on", Some(on))?,
+            arguments::columns("order_by", order_by)?,
+        );
         let mut asking = Asking::new(slf, connection);
-        match validate::deduplicate(&mut asking, &set, &on, &order_by) {
-            Ok(done) => Ok(PyDeduplication::new(done, slf, connection)),
+        let removed = if let Ok(partitioning) = source.cast::<PyPartitioning>() {
+            deduplicate(&mut asking, &partitioning.get().done, &on, &order_by)
+                .map(|removal| Removed::Partitioning(Box::new(removal)))
+        } else {
+            let set = pieces("source", source)?;
+            validate::deduplicate(&mut asking, &set, &on, &order_by).map(Removed::Tables)
+        };
+        match removed {
+            Ok(removed) => Ok(PyDeduplication::new(removed, slf, connection)),
             Err(stopped) => Err(stopped.into_py(py)),
         }
     }
@@ -622,7 +478,7 @@ impl PyWard {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         slf.get().usable(py)?;
-        let source = self::source("source", source)?;
+        let source = arguments::source("source", source)?;
         let mut asking = Asking::new(slf, connection);
         let found = profile(&mut asking, &source, column)
             .map_err(|stopped| stopped.into_py(py))?
@@ -653,7 +509,7 @@ impl PyWard {
     ) -> PyResult<PyPlan> {
         let py = slf.py();
         slf.get().usable(py)?;
-        let source = self::source("source", source)?;
+        let source = arguments::source("source", source)?;
         let every = every
             .map(|name| {
                 Step::parse(name).ok_or_else(|| {
@@ -667,7 +523,7 @@ impl PyWard {
         let core = &slf.get().core;
         let room = py.detach(|| core.status()).budget;
         let wish = Wish {
-            by: columns("by", by)?,
+            by: arguments::columns("by", by)?,
             every,
             zone,
             pieces,
@@ -713,9 +569,9 @@ impl PyWard {
         let options = Options {
             replace,
             batch_rows,
-            sort: columns("sort", sort)?,
+            sort: arguments::columns("sort", sort)?,
         };
-        let done = match target(into)? {
+        let done = match arguments::target(into)? {
             Target::Tables(template) => {
                 let only = [
                     ("sort", sort.is_some()),
@@ -737,10 +593,14 @@ impl PyWard {
             }
             Target::Directory(path) => {
                 let pooled = executor.is_some() || workers.is_some();
-                let hands = pooled.then(|| hands(py, workers, executor)).transpose()?;
+                let workers = pooled
+                    .then(|| arguments::workers(py, workers, executor))
+                    .transpose()?;
                 let (room, held) = py.detach(|| core.writing(&path));
-                if let Some(workers) = hands {
+                if let Some(workers) = workers {
                     asking.pool = Some(Pool {
+                        ward: slf.clone(),
+                        connection: connection.cloned(),
                         workers,
                         executor: executor.cloned(),
                         memory: worker_memory.cloned(),
@@ -773,7 +633,7 @@ impl PyWard {
         let py = slf.py();
         slf.get().usable(py)?;
         let mut asking = Asking::new(slf, connection);
-        let found = match target(into)? {
+        let found = match arguments::target(into)? {
             Target::Tables(template) => tables::load(&mut asking, &template),
             Target::Directory(path) => py.detach(|| lake::load(&path)).map_err(Stopped::from),
         };
@@ -845,7 +705,7 @@ impl PyWard {
         this.usable(py)?;
         let core = &this.core;
         let bytes = match batch_bytes {
-            Some(given) => size("batch_bytes", given)?,
+            Some(given) => arguments::size("batch_bytes", given)?,
             None => default_bytes(py.detach(|| core.status()).budget),
         };
         let wish = LoadWish {

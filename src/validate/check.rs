@@ -1,13 +1,13 @@
 //! Everything that can be asked of a source or of pieces, in one report.
 
-use super::compare::{Options, compare, described};
+use super::compare::{Options, compare};
 use super::gaps::{self, Gaps};
 use super::located::{by_themselves, compare_pieces};
 use super::piece_set::{Described, PieceSet};
 use super::references::{self, Reference};
 use super::{Validation, keys};
-use crate::engine::Ask;
 use crate::engine::source::Source;
+use crate::engine::{Ask, described};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is asked besides whether the rows are the same.
@@ -60,7 +60,7 @@ pub fn check<E: From<Error>>(
     if let Some(wanted) = &checks.gaps {
         rows.pick("gaps", std::slice::from_ref(&wanted.column))?;
     }
-    let columns = left.map(|left| described(ask, left)).transpose()?;
+    let columns = left.map(|left| described(ask, &left.relation)).transpose()?;
     let mut validation = match (left, &columns) {
         (Some(left), _) if right.is_whole() => compare(ask, left, &right.union(), &checks.options)?,
         (Some(left), Some(columns)) => compare_pieces(ask, left, columns, &rows, &checks.options)?,

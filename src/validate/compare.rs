@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::sql::{self, Key, Shared};
 use super::{Column, Example, Finding, FindingKind, Validation, counted, shown};
 use crate::engine::source::Source;
-use crate::engine::{Ask, Rows};
+use crate::engine::{Ask, Rows, described};
 use crate::error::{Error, Result};
 
 /// How two sources are compared.
@@ -36,7 +36,7 @@ pub fn compare<E: From<Error>>(
     right: &Source,
     options: &Options,
 ) -> Result<Validation, E> {
-    let (of_left, of_right) = (described(ask, left)?, described(ask, right)?);
+    let (of_left, of_right) = (described(ask, &left.relation)?, described(ask, &right.relation)?);
     let (shared, findings) = matched(&of_left, &of_right);
     let keys = keys(&options.on, &shared, left, right)?;
     let mut look = Look {
@@ -96,18 +96,6 @@ pub(super) fn verdict(
         overlaps: Vec::new(),
         findings,
     }
-}
-
-/// Name and type of each column.
-pub(super) fn described<E>(ask: &mut dyn Ask<E>, source: &Source) -> Result<Vec<(String, String)>, E> {
-    let rows = ask.ask(&format!("DESCRIBE SELECT * FROM {}", source.relation))?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let mut row = row.into_iter();
-            Some((row.next()??, row.next()??))
-        })
-        .collect())
 }
 
 pub(super) fn same_name(one: &str, other: &str) -> bool {

@@ -168,6 +168,38 @@ pub(super) fn example(names: &[String], others: &[&str], cells: &[Option<String>
     )
 }
 
+/// What the cells of examples are called: the columns, then what follows them; and how many there are at most.
+#[derive(Clone, Copy)]
+pub(super) struct Examples<'a> {
+    pub names: &'a [String],
+    pub others: &'a [&'a str],
+    pub most: usize,
+}
+
+/// A finding for each group of rows that begin with the same numbers; the rest of each row is an example. `say` makes of the
+/// numbers the piece, how many rows it is about, and the message.
+pub(super) fn findings<const N: usize>(
+    described: &Described<'_>,
+    kind: FindingKind,
+    rows: &Rows,
+    shown: Examples<'_>,
+    say: impl Fn([u64; N]) -> (usize, u64, String),
+) -> Result<Vec<Finding>> {
+    let example = |cells| example(shown.names, shown.others, cells);
+    let found = grouped(rows)?.into_iter().map(|(numbers, examples)| {
+        let (piece, rows, message) = say(numbers);
+        Finding {
+            kind,
+            column: None,
+            piece: described.set.label(piece),
+            rows: Some(rows),
+            message,
+            examples: examples.into_iter().take(shown.most).map(example).collect(),
+        }
+    });
+    Ok(found.collect())
+}
+
 fn numbers(rows: &Rows) -> Result<Vec<u64>> {
     super::compare::numbers(rows)
 }
@@ -212,26 +244,26 @@ fn duplicates_read(
     rows: &Rows,
     most: usize,
 ) -> Result<Vec<Finding>> {
-    let found = grouped::<3>(rows)?
-        .into_iter()
-        .map(|([piece, keys, of], examples)| Finding {
-            kind: FindingKind::DuplicateKeys,
-            column: None,
-            piece: described.set.label(index(piece)),
-            rows: Some(of),
-            message: format!(
+    let shown = Examples {
+        names,
+        others: &["rows"],
+        most,
+    };
+    findings(
+        described,
+        FindingKind::DuplicateKeys,
+        rows,
+        shown,
+        |[piece, keys, of]| {
+            let message = format!(
                 "{} not unique{}, with {}",
                 counted(keys, "key"),
                 within(described, index(piece)),
                 counted(of, "row")
-            ),
-            examples: examples
-                .into_iter()
-                .take(most)
-                .map(|cells| example(names, &["rows"], cells))
-                .collect(),
-        });
-    Ok(found.collect())
+            );
+            (index(piece), of, message)
+        },
+    )
 }
 
 fn common_read(
@@ -241,43 +273,39 @@ fn common_read(
     most: usize,
 ) -> Result<(Vec<Finding>, Vec<Overlap>)> {
     let name = |piece: u64| described.set.label(index(piece)).unwrap_or_default();
-    let mut findings = Vec::new();
-    let mut overlaps = Vec::new();
-    for ([one, other, keys, of_one, of_other], examples) in grouped::<5>(rows)? {
-        let overlap = Overlap {
+    let overlaps: Vec<Overlap> = grouped(rows)?
+        .into_iter()
+        .map(|([one, other, keys, rows, other_rows], _)| Overlap {
             piece: name(one),
             other: name(other),
             keys,
-            rows: of_one,
-            other_rows: of_other,
-        };
-        findings.push(Finding {
-            kind: FindingKind::Overlap,
-            column: None,
-            piece: Some(overlap.other.clone()),
-            rows: Some(of_other),
-            message: format!(
-                "{} of piece {} also in piece {}, with {} there and {of_one} in the earlier one",
-                counted(keys, "key"),
-                shown(&overlap.other),
-                shown(&overlap.piece),
-                counted(of_other, "row")
-            ),
-            examples: examples
-                .into_iter()
-                .take(most)
-                .map(|cells| {
-                    let mut shown = example(names, &["rows", "rows in the other"], cells);
-                    shown
-                        .0
-                        .push(("other piece".to_owned(), Some(overlap.piece.clone())));
-                    shown
-                })
-                .collect(),
-        });
-        overlaps.push(overlap);
+            rows,
+            other_rows,
+        })
+        .collect();
+    let examples = Examples {
+        names,
+        others: &["rows", "rows in the other"],
+        most,
+    };
+    let say = |[one, other, keys, of_one, of_other]: [u64; 5]| {
+        let message = format!(
+            "{} of piece {} also in piece {}, with {} there and {of_one} in the earlier one",
+            counted(keys, "key"),
+            shown(&name(other)),
+            shown(&name(one)),
+            counted(of_other, "row")
+        );
+        (index(other), of_other, message)
+    };
+    let mut found = findings(described, FindingKind::Overlap, rows, examples, say)?;
+    for (finding, overlap) in found.iter_mut().zip(&overlaps) {
+        for example in &mut finding.examples {
+            let other = ("other piece".to_owned(), Some(overlap.piece.clone()));
+            example.0.push(other);
+        }
     }
-    Ok((findings, overlaps))
+    Ok((found, overlaps))
 }
 
 #[cfg(test)]

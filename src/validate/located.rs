@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 
 use super::compare::{ByPiece, Options, Placed, compare, of_column, same_name, totals_of, verdict};
-use super::keys::{grouped, index};
+use super::keys::{Examples, findings, index};
 use super::piece_set::{Described, PIECE, Picked, Piece, Planned};
 use super::sql::{self, Shared, comparable};
-use super::{Example, Finding, FindingKind, PieceRows, Validation, counted, shown};
+use super::{Finding, FindingKind, PieceRows, Validation, counted, shown};
 use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::quoted_name;
@@ -364,36 +364,26 @@ fn strangers<E: From<Error>>(
         sql::of_shares(both, count, &[], &shares)
     };
     let found = ask.ask(&sql::strangers(&within, count, most))?;
-    let findings = grouped::<3>(&found)?
-        .into_iter()
-        .map(|([piece, extra, more_often], examples)| {
-            let piece = index(piece);
-            let parts = [
-                (extra, "that the left side does not have"),
-                (more_often, "that are there more often than on the left"),
-            ];
-            let parts: Vec<String> = parts
-                .into_iter()
-                .filter(|(rows, _)| *rows > 0)
-                .map(|(rows, what)| format!("{} {what}", counted(rows, "row")))
-                .collect();
-            Finding {
-                kind: FindingKind::PieceRows,
-                column: None,
-                piece: rows.set.label(piece),
-                rows: Some(extra + more_often),
-                message: format!("{} has {}", rows.set.called(piece), parts.join(", and ")),
-                examples: examples
-                    .into_iter()
-                    .take(most)
-                    .map(|cells| {
-                        let names = common.shared.iter().map(|shared| shared.left.clone());
-                        Example(names.zip(cells.iter().cloned()).collect())
-                    })
-                    .collect(),
-            }
-        });
-    Ok(findings.collect())
+    let names: Vec<String> = common.shared.iter().map(|shared| shared.left.clone()).collect();
+    let shown = Examples {
+        names: &names,
+        others: &[],
+        most,
+    };
+    let say = |[piece, extra, more_often]: [u64; 3]| {
+        let parts = [
+            (extra, "that the left side does not have"),
+            (more_often, "that are there more often than on the left"),
+        ];
+        let parts: Vec<String> = parts
+            .into_iter()
+            .filter(|(rows, _)| *rows > 0)
+            .map(|(rows, what)| format!("{} {what}", counted(rows, "row")))
+            .collect();
+        let message = format!("{} has {}", rows.set.called(index(piece)), parts.join(", and "));
+        (index(piece), extra + more_often, message)
+    };
+    Ok(findings(rows, FindingKind::PieceRows, &found, shown, say)?)
 }
 
 fn pieces(rows: &Described<'_>, common: &Common, found: &ByPiece) -> Vec<PieceRows> {

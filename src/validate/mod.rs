@@ -25,7 +25,10 @@ use crate::units::shortened;
 
 pub use check::{Checks, check};
 pub use compare::{Options, compare};
-pub use deduplicate::{Deduplicated, Deduplication, deduplicate, forget, restore};
+pub use deduplicate::{
+    DROP_NOTED, Deduplicated, Deduplication, Doubled, deduplicate, forget, places, put_back, restore,
+    transaction,
+};
 pub use digest::digest;
 pub use gaps::Gaps;
 pub use keys::Overlap;

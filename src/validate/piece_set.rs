@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::compare::{described, same_name};
+use super::compare::same_name;
 use super::sql::comparable;
 use super::{Layout, counted, shown};
-use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::quoted_name;
+use crate::engine::{Ask, described};
 use crate::error::{Error, Result};
 
 /// The most pieces that are named one by one: each is a part of one statement.
@@ -183,11 +183,11 @@ pub(super) struct Described<'a> {
 impl<'a> Described<'a> {
     pub(super) fn ask<E>(ask: &mut dyn Ask<E>, set: &'a PieceSet) -> Result<Self, E> {
         let columns = match set.plan() {
-            Some(_) => vec![described(ask, &set.union())?],
+            Some(_) => vec![described(ask, &set.union().relation)?],
             None => set
                 .pieces
                 .iter()
-                .map(|piece| described(ask, &piece.source))
+                .map(|piece| described(ask, &piece.source.relation))
                 .collect::<Result<_, E>>()?,
         };
         Ok(Described { set, columns })

@@ -2,13 +2,13 @@
 //!
 //! As in SQL (MATCH SIMPLE), a row whose key has a NULL refers to nothing and is not looked at.
 
-use super::compare::{described, same_name};
-use super::keys::{example, grouped, has_key, index, within};
+use super::compare::same_name;
+use super::keys::{Examples, findings, has_key, index, within};
 use super::piece_set::Described;
 use super::{Finding, FindingKind, counted, shown};
-use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::{Token, quoted_name, tokens};
+use crate::engine::{Ask, described};
 use crate::error::{Error, Result};
 
 /// Columns whose values must be in columns of another source.
@@ -116,7 +116,7 @@ pub(super) fn check<E: From<Error>>(
 ) -> Result<Vec<Finding>, E> {
     let picked = rows.pick("references", &reference.columns)?;
     let names: Vec<String> = picked.iter().map(|column| column.name.clone()).collect();
-    let columns = described(ask, &reference.parent)?;
+    let columns = described(ask, &reference.parent.relation)?;
     let mut parents = Vec::new();
     for wanted in &reference.parent_columns {
         let Some(found) = columns.iter().find(|(name, _)| same_name(name, wanted)) else {
@@ -146,29 +146,30 @@ pub(super) fn check<E: From<Error>>(
         reference.parent.relation
     );
     let found = ask.ask(&orphans(&rows.read(&picked, &kinds), &parent, names.len(), most))?;
-    let findings = grouped::<3>(&found)?
-        .into_iter()
-        .map(|([piece, keys, of], examples)| Finding {
-            kind: FindingKind::MissingParents,
-            column: (names.len() == 1).then(|| names[0].clone()),
-            piece: rows.set.label(index(piece)),
-            rows: Some(of),
-            message: format!(
-                "{}{} with {} of {} that {} does not have in {}",
-                counted(of, "row"),
-                within(rows, index(piece)),
-                counted(keys, "value"),
-                names.join(", "),
-                shown(&reference.parent.name),
-                reference.parent_columns.join(", ")
-            ),
-            examples: examples
-                .into_iter()
-                .take(most)
-                .map(|cells| example(&names, &["rows"], cells))
-                .collect(),
-        });
-    Ok(findings.collect())
+    let shown_of = Examples {
+        names: &names,
+        others: &["rows"],
+        most,
+    };
+    let say = |[piece, keys, of]: [u64; 3]| {
+        let message = format!(
+            "{}{} with {} of {} that {} does not have in {}",
+            counted(of, "row"),
+            within(rows, index(piece)),
+            counted(keys, "value"),
+            names.join(", "),
+            shown(&reference.parent.name),
+            reference.parent_columns.join(", ")
+        );
+        (index(piece), of, message)
+    };
+    let mut found = findings(rows, FindingKind::MissingParents, &found, shown_of, say)?;
+    if let [name] = names.as_slice() {
+        found
+            .iter_mut()
+            .for_each(|finding| finding.column = Some(name.clone()));
+    }
+    Ok(found)
 }
 
 /// Of each piece the keys without a parent: how many, their rows, and the least ones. Keys are grouped first: there are fewer

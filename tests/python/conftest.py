@@ -33,8 +33,8 @@ def _at_home_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) ->
 
 @pytest.fixture
 def con() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to a database in memory."""
-    with duckdb.connect() as connection:
+    """A connection to a database in memory, with two threads on any machine."""
+    with duckdb.connect(config={"threads": 2}) as connection:
         yield connection
 
 

@@ -104,7 +104,7 @@ def test_nothing_is_done_by_halves(con: duckdb.DuckDBPyConnection, ward: duckwar
     con.execute("insert into child values (1), (2)")
     con.execute("create view seen as from t")
     for given, error, says in (
-        (["t", "main.t"], duckward.TransactionError, "a key would have been lost"),
+        (["t", "main.t"], duckward.TransactionError, "rows would have been lost"),
         (["fine", "made"], duckdb.Error, "made"),
         (["t", "seen"], duckdb.Error, "rowid|base table"),
         (["fine", "parent"], duckdb.Error, "foreign key"),
@@ -156,8 +156,8 @@ def test_rows_that_do_not_fit_any_more_stay_where_they_are(
 @pytest.mark.parametrize(
     ("given", "wanted", "says"),
     [
-        ("select 1 as k", {"on": "k"}, "from a table only"),
-        ("lake/*.parquet", {"on": "k"}, "from a table only"),
+        ("select 1 as k", {"on": "k"}, "from a table or a partitioning only"),
+        ("lake/*.parquet", {"on": "k"}, "from a table or a partitioning only"),
         ("t", {"on": []}, "name the columns"),
         ("t", {"on": "nosuch"}, "t has the columns k, v"),
         ("t", {"on": "k", "order_by": "nosuch"}, 'order_by="nosuch"'),
@@ -177,13 +177,8 @@ def test_bad_input_is_a_clear_error(
     assert con.execute("select count(*) from t").fetchall() == [(3,)]
 
 
-def test_a_partitioning_and_an_open_transaction_are_refused(
-    con: duckdb.DuckDBPyConnection, ward: duckward.Ward, tmp_path: pathlib.Path
-) -> None:
+def test_an_open_transaction_is_refused(con: duckdb.DuckDBPyConnection, ward: duckward.Ward) -> None:
     con.execute("create table t as select 1 as k, i as v from range(3) r(i)")
-    done: Any = ward.partition(ward.plan("t", by="v", hash=2), tmp_path / "t")
-    with pytest.raises(duckward.InvalidInputError, match="pieces of a partitioning are not changed"):
-        ward.deduplicate(done, on="k")
     con.execute("begin")
     con.execute("insert into t values (2, 2)")
     with pytest.raises(duckward.InvalidInputError, match="is in a transaction"):

@@ -24,16 +24,6 @@ import duckward
 from samples import TYPES
 
 
-@pytest.fixture
-def con() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"threads": 2})
-
-
-@pytest.fixture
-def ward(con: duckdb.DuckDBPyConnection) -> duckward.Ward:
-    return duckward.guard(con, memory="2GB")
-
-
 def rows(con: duckdb.DuckDBPyConnection, query: str) -> list[Any]:
     return sorted(con.execute(query).fetchall(), key=repr)
 

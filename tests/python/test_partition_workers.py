@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pathlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -12,6 +13,7 @@ import duckdb
 import pytest
 
 import duckward
+from duckward._workers import Session, Site, write
 
 
 @pytest.fixture
@@ -105,6 +107,45 @@ def test_what_workers_cannot_see_is_said(processes: Executor, tmp_path: pathlib.
         with pytest.raises(duckdb.Error, match="no"):
             ward.partition(plan, tmp_path / "t", workers=2)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_what_takes_too_long_is_tried_again_smaller(tmp_path: pathlib.Path) -> None:
+    late: list[int] = []
+
+    def slow_twice(value: int) -> int:
+        if value == 7 and len(late) < 2:
+            late.append(value)
+            time.sleep(3.5)
+        return value
+
+    with duckdb.connect(config={"threads": 2}) as con:
+        con.create_function("slow_twice", slow_twice, ["BIGINT"], "BIGINT", side_effects=True)
+        con.execute("CREATE TABLE t AS SELECT range AS id FROM range(20)")
+        source = "SELECT CASE WHEN id = 7 THEN slow_twice(id) ELSE id END AS id FROM t"
+        with duckward.guard(con, memory="1GB") as ward:
+            late.extend([0, 0])
+            plan = ward.plan(source, by="id", hash=16)
+            late.clear()
+        told: list[Any] = []
+        with duckward.guard(con, memory="1GB", query_timeout="2s") as ward:
+            ward.on(lambda event: told.append(event["shares"]) if event["event"] == "share_written" else None)
+            done = ward.partition(plan, tmp_path / "t", workers=2)
+            same(ward, done, "t")
+        # Two shares for each worker at first; those that wait after a failure have half as many pieces.
+        assert told[0] == 4
+        assert told[-1] > 4
+        assert 1 in {attempt["attempt"] for attempt in done.attempts}
+        assert {attempt["response"] for attempt in done.attempts} == {"half the pieces at once"}
+
+
+def test_an_error_comes_back_from_another_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUCKWARD_QUERY_TIMEOUT", "1s")
+    site = Site((), Session("memory", "main", None), "1GB", 100)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        endless = pool.submit(
+            write, site, "SELECT sum(a.range * b.range) FROM range(10000000) a, range(100000) b"
+        )
+        assert type(endless.exception()) is duckward.TimeoutError
 
 
 def test_a_cluster_of_dask_writes_pieces(database: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -18,16 +18,6 @@ from samples import TYPES
 SCALAR = [kind for kind in TYPES if not re.search(r"\]$|^STRUCT|^MAP|^JSON|^VARIANT", kind)]
 
 
-@pytest.fixture
-def con() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"threads": 2})
-
-
-@pytest.fixture
-def ward(con: duckdb.DuckDBPyConnection) -> duckward.Ward:
-    return duckward.guard(con, memory="2GB")
-
-
 def counts(con: duckdb.DuckDBPyConnection, plan: duckward.Plan) -> list[int]:
     """The rows of each piece, and a proof that each fulfils exactly one condition, that of its number."""
     source = plan.source if plan.source.isidentifier() else f"({plan.source})"

@@ -29,6 +29,40 @@ pub(super) fn read(directory: &Path) -> Result<Manifest> {
     }
 }
 
+/// That a directory is the one that `manifest` tells of.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] where it is not; [`ErrorKind::Disk`] where it cannot be read.
+pub(super) fn same(directory: &Path, manifest: &Manifest) -> Result<()> {
+    if read(directory)? == *manifest {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is not what it was: another partitioning took its place; find it by Partitioning.load()",
+        directory.display()
+    );
+    Err(Error::new(ErrorKind::Invalid, message))
+}
+
+/// The same, and that it has its files. `what` it is to be: for the error.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] where it is not; [`ErrorKind::Disk`] where it cannot be read.
+pub(super) fn expect(directory: &Path, manifest: &Manifest, what: &str) -> Result<()> {
+    same(directory, manifest)?;
+    match files(directory, manifest)?.first() {
+        None => Ok(()),
+        Some(finding) => {
+            let message = format!(
+                "{} cannot be {what}: {}; check() tells all",
+                directory.display(),
+                finding.message
+            );
+            Err(Error::new(ErrorKind::Invalid, message))
+        }
+    }
+}
+
 /// What is missing, added or changed of the files.
 ///
 /// # Errors

@@ -78,22 +78,31 @@ impl Share {
 
     /// Its two halves, if it can be parted.
     fn halves(self) -> Option<[Share; 2]> {
-        let Share::Rows { from, to, open } = self else {
-            return None;
-        };
-        let middle = from.midpoint(to);
-        (from < middle && middle < to).then_some([
-            Share::Rows {
-                from,
-                to: middle,
-                open: false,
-            },
-            Share::Rows {
-                from: middle,
-                to,
-                open,
-            },
-        ])
+        match self {
+            Share::All => None,
+            Share::Rows { from, to, open } => {
+                let middle = from.midpoint(to);
+                (from < middle && middle < to).then_some([
+                    Share::Rows {
+                        from,
+                        to: middle,
+                        open: false,
+                    },
+                    Share::Rows {
+                        from: middle,
+                        to,
+                        open,
+                    },
+                ])
+            }
+            Share::Pieces { from, to } => {
+                let middle = from.midpoint(to);
+                (from < middle && middle < to).then_some([
+                    Share::Pieces { from, to: middle },
+                    Share::Pieces { from: middle, to },
+                ])
+            }
+        }
     }
 }
 
@@ -191,24 +200,42 @@ impl Journal {
         self.done.iter().position(|done| !done)
     }
 
-    /// Parts a share, if it can be parted; its halves take its place.
+    /// Parts a share, if it can be parted; its halves take its place. Of pieces the second half is the last share then: those
+    /// that follow may be written, and what is written is found by the share's number.
     pub(super) fn part(&mut self, share: usize) {
-        if let Some(halves) = self.shares.get(share).and_then(|share| share.halves()) {
-            self.shares.splice(share..=share, halves);
-            self.done.insert(share + 1, false);
+        let Some([first, second]) = self.shares.get(share).and_then(|share| share.halves()) else {
+            return;
+        };
+        let place = match first {
+            Share::Pieces { .. } => self.shares.len(),
+            Share::All | Share::Rows { .. } => share + 1,
+        };
+        self.shares[share] = first;
+        self.shares.insert(place, second);
+        self.done.insert(place, false);
+    }
+
+    /// Parts the shares that are not written and have more than `most` pieces, until none has, if that is possible.
+    pub(super) fn part_larger(&mut self, plan: &Plan, most: usize) {
+        let mut share = 0;
+        while share < self.shares.len() {
+            while !self.done[share] && self.shares[share].pieces(plan) > most.max(1) {
+                self.part(share);
+            }
+            share += 1;
         }
     }
 }
 
-/// What is tried after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is tried after a failure, the smaller the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Response {
-    /// Half the rows, half the pieces at once, and 0.7 of the memory.
-    Smaller,
-    /// Half the pieces at once.
-    Fewer,
     /// The same again.
     Again,
+    /// Half the pieces at once.
+    Fewer,
+    /// Half the rows, half the pieces at once, and 0.7 of the memory.
+    Smaller,
 }
 
 impl Response {
@@ -298,7 +325,8 @@ mod tests {
     proptest! {
         #[test]
         fn shares_of_pieces_cover_every_piece_once(
-            rows in proptest::collection::vec(0u64..1000, 1..60), workers in 1usize..9, most in 1usize..70
+            rows in proptest::collection::vec(0u64..1000, 1..60), workers in 1usize..9, most in 1usize..70,
+            smaller in 1usize..20
         ) {
             let mut plan = plan(1);
             let piece = plan.pieces[0].clone();
@@ -312,6 +340,18 @@ mod tests {
             }
             prop_assert_eq!(next, rows.len());
             prop_assert!(shares.len() <= 2 * workers + rows.len().div_ceil(most));
+            // Parted, what is written is where it was, and each piece is still in one share.
+            let mut journal = Journal::new(&plan, shares.clone());
+            journal.done[0] = true;
+            journal.part_larger(&plan, smaller);
+            prop_assert_eq!(journal.shares[0], shares[0]);
+            prop_assert!(journal.shares[1..].iter().all(|share| share.pieces(&plan) <= smaller));
+            let mut all: Vec<usize> = journal.shares.iter().flat_map(|share| match *share {
+                Share::Pieces { from, to } => from..to,
+                other => panic!("{other:?}"),
+            }).collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..rows.len()).collect::<Vec<_>>());
         }
     }
 

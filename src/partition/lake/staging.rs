@@ -171,28 +171,20 @@ impl Staging {
         self.directory.join(name)
     }
 
-    /// Takes files of the target over into a directory in it; what they are called there. They have another name then, and are
-    /// not written again; where the file system knows no second names, they are copied.
+    /// Takes files of the target over into a directory in it; what they are called there.
     pub(super) fn take_over(&self, files: &[FileOnDisk], directory: &str) -> Result<Vec<FileOnDisk>> {
-        let to = self.path(directory);
-        fs::create_dir_all(&to).map_err(|error| broken("making", &to, &error))?;
         files
             .iter()
             .map(|file| {
-                let from = self.target.join(&file.path);
                 let name = file.path.rsplit('/').next().unwrap_or(&file.path);
-                fs::hard_link(&from, to.join(name))
-                    .or_else(|_| fs::copy(&from, to.join(name)).map(drop))
-                    .map_err(|error| broken("taking over", &from, &error))?;
-                Ok(FileOnDisk {
-                    path: format!("{directory}/{name}"),
-                    ..file.clone()
-                })
+                let path = format!("{directory}/{name}");
+                self.link(&file.path, &path)?;
+                Ok(FileOnDisk { path, ..file.clone() })
             })
             .collect()
     }
 
-    /// Fills in sizes and checksums of new files, and sees to it that files and manifest are on the disk.
+    /// Fills in sizes and checksums that are not known, and sees to it that files and manifest are on the disk.
     pub(super) fn finish(&self, manifest: &mut Manifest) -> Result<()> {
         let mut files: Vec<&mut FileOnDisk> = manifest
             .pieces
@@ -227,11 +219,54 @@ impl Staging {
             self.leave();
         }
         self.above.0.clear();
-        if let Some(parent) = target.parent() {
-            // Not everywhere can a directory be synchronised; then the old state may come back after a power failure.
-            let _ = open(parent).and_then(|parent| parent.sync_all());
-        }
+        settle(&target);
         Ok(target)
+    }
+
+    /// Puts it in the target's place, which then is in `aside`. At no time is one of the two only here.
+    pub(super) fn publish_beside(mut self, aside: &Path) -> Result<()> {
+        let broken = |error: io::Error| broken("publishing", &self.target, &error);
+        fs::rename(&self.directory, aside).map_err(broken)?;
+        self.directory = aside.to_owned();
+        exchange(aside, &self.target).map_err(broken)?;
+        // What is there now is kept.
+        self.directory = PathBuf::new();
+        settle(&self.target);
+        Ok(())
+    }
+
+    /// Puts what `publish_beside` has put aside in the target's place again, and removes what was there.
+    pub(super) fn take_back(&self, aside: &Path) -> Result<()> {
+        exchange(aside, &self.target).map_err(|error| broken("publishing", &self.target, &error))?;
+        settle(&self.target);
+        fs::remove_dir_all(aside).map_err(|error| broken("removing", aside, &error))
+    }
+
+    /// A directory beside the target that is none yet, by a name that `token` makes its own.
+    pub(super) fn aside(&self, token: &str) -> PathBuf {
+        let name = self.target.file_name().unwrap_or_default().to_string_lossy();
+        self.target
+            .with_file_name(format!("{PREFIX}removed-{token}-{name}"))
+    }
+
+    /// Has a file of the target here, too, by a path of its own: the same one where the file system knows second names, otherwise
+    /// a copy.
+    pub(super) fn link(&self, file: &str, path: &str) -> Result<()> {
+        let (from, to) = (self.target.join(file), self.path(path));
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(|error| broken("making", parent, &error))?;
+        }
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .map_err(|error| broken("linking", &to, &error))
+    }
+}
+
+/// Sees to it that the names of a directory and of those beside it are on the disk. Not everywhere can that be done; then the
+/// old state may come back after a power failure.
+fn settle(target: &Path) {
+    if let Some(parent) = target.parent() {
+        let _ = open(parent).and_then(|parent| parent.sync_all());
     }
 }
 

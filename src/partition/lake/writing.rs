@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::manifest::{self, Manifest, Part};
 use super::share::{ATTEMPTS, Journal, Response, Share, rows_of_share, shares, shares_of_pieces, wait};
 use super::staging::{self, Staging, broken, move_piece};
-use super::{Options, Room, described, files, pattern, version};
+use super::{Options, Room, files, pattern};
 use crate::engine::host::Stretch;
 use crate::engine::source::Source;
 use crate::engine::text::{quoted, quoted_name};
-use crate::engine::{Ask, Reason};
+use crate::engine::{Ask, Reason, described, version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::disk::Load;
 use crate::partition::done::Attempt;
@@ -112,7 +112,10 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 }
                 None => vec![Share::All],
             },
-            Some(workers) => shares_of_pieces(self.plan, workers, self.room.pieces() / workers),
+            Some(workers) => {
+                let workers = workers.count();
+                shares_of_pieces(self.plan, workers, self.room.pieces() / workers)
+            }
         };
         let begun = Journal::new(self.plan, all);
         let left = self
@@ -227,35 +230,78 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 continue;
             };
             failed += 1;
-            let Some(response) = error
-                .reason()
-                .and_then(Response::to)
-                .filter(|_| failed < ATTEMPTS)
-            else {
-                return Err(error);
-            };
-            self.attempts.push(Attempt {
-                share,
-                attempt: failed,
-                error: error.to_string(),
-                response: response.name(),
-            });
-            if response == Response::Smaller {
-                journal.part(share);
-                self.room.memory = self.room.memory.times(0.7);
-            }
-            if response != Response::Again {
-                let at_once = self.room.pieces().min(self.plan.pieces.len());
-                self.room.files = (at_once / 2).max(1);
-            }
-            self.staging.clear_below(&directory)?;
+            let response = self.respond(&mut journal, share, failed, error)?;
+            self.shrink(response);
             self.ask.pause(wait(failed))?;
         }
         Ok(journal.shares.len())
     }
 
-    /// The same, several at once.
+    /// What is tried next after an attempt at a share that failed; the share is made ready for it.
+    ///
+    /// # Errors
+    /// The error itself, where it would fail again or has failed often enough.
+    fn respond(
+        &mut self,
+        journal: &mut Journal,
+        share: usize,
+        attempt: u32,
+        error: E,
+    ) -> Result<Response, E> {
+        let response = error
+            .reason()
+            .and_then(Response::to)
+            .filter(|_| attempt < ATTEMPTS);
+        let Some(response) = response else {
+            return Err(error);
+        };
+        self.attempts.push(Attempt {
+            share,
+            attempt,
+            error: error.to_string(),
+            response: response.name(),
+        });
+        // What it has written is of more rows, or of more pieces, than what will be.
+        self.staging.clear_below(&self.share(share))?;
+        if response == Response::Smaller {
+            journal.part(share);
+        }
+        Ok(response)
+    }
+
+    /// Has less written at once.
+    fn shrink(&mut self, response: Response) {
+        if response == Response::Smaller {
+            self.room.memory = self.room.memory.times(0.7);
+        }
+        if response != Response::Again {
+            let at_once = self.room.pieces().min(self.plan.pieces.len());
+            self.room.files = (at_once / 2).max(1);
+        }
+    }
+
+    /// The same, several at once: every share that is not written, and then again those that failed. Of shares that wait none
+    /// has more pieces than a worker's part of what may be written at once.
     fn by_workers(&mut self, journal: &mut Journal) -> Result<(), E> {
+        for attempt in 1..=ATTEMPTS {
+            let failed = self.round(journal)?;
+            let mut responses = Vec::new();
+            for (share, error) in failed {
+                responses.push(self.respond(journal, share, attempt, error)?);
+            }
+            let Some(response) = responses.into_iter().max() else {
+                break;
+            };
+            self.shrink(response);
+            let workers = self.ask.workers().map_or(1, |workers| workers.count());
+            journal.part_larger(self.plan, self.room.pieces() / workers);
+            self.ask.pause(wait(attempt))?;
+        }
+        Ok(())
+    }
+
+    /// Has workers write every share that is not written yet; those that failed, and may be tried again.
+    fn round(&mut self, journal: &mut Journal) -> Result<Vec<(usize, E)>, E> {
         let waiting: Vec<usize> = (0..journal.shares.len())
             .filter(|share| !journal.done[*share])
             .collect();
@@ -267,21 +313,28 @@ impl<E: From<Error> + Reason> Run<'_, E> {
             })
             .collect();
         let directories: Vec<PathBuf> = waiting.iter().map(|share| self.share(*share)).collect();
-        let (staging, watch, attempts) = (&self.staging, &mut *self.watch, &mut self.attempts);
+        let mut failed = Vec::new();
+        let (staging, watch) = (&self.staging, &mut *self.watch);
         let course = self.course;
-        self.ask.each(&statements, &mut |place, failed| {
+        let Some(workers) = self.ask.workers() else {
+            return Ok(failed);
+        };
+        workers.each(&statements, &mut |place, how| {
             let (share, directory) = (waiting[place], &directories[place]);
-            attempts.extend(failed.into_iter().map(|failed| Attempt {
-                share,
-                attempt: failed.attempt,
-                error: failed.error,
-                response: Response::Again.name(),
-            }));
-            // Of no rows DuckDB makes no directory.
-            std::fs::create_dir_all(directory).map_err(|error| broken("making", directory, &error))?;
-            staging::synchronise(directory)?;
-            Ok(note(staging, watch, course, journal, share)?)
-        })
+            match how {
+                Ok(()) => {
+                    // Of no rows DuckDB makes no directory.
+                    std::fs::create_dir_all(directory)
+                        .map_err(|error| broken("making", directory, &error))?;
+                    staging::synchronise(directory)?;
+                    note(staging, watch, course, journal, share)?;
+                }
+                Err(error) if error.reason().and_then(Response::to).is_some() => failed.push((share, error)),
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        })?;
+        Ok(failed)
     }
 
     /// Writes the pieces of a share, which is this part of the whole.
@@ -400,7 +453,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
 
 /// How files are written: half as large as DuckDB's default makes them, and sooner. Version 2 is the encodings of numbers
 /// by their differences, which readers of the last years know.
-const FORMAT: &str = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1";
+pub(super) const FORMAT: &str = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1";
 
 /// The statement that writes a query's rows into a directory for each value of a column. One that failed and is run again
 /// finds files of the time before.
