@@ -164,6 +164,8 @@ pub fn rebalance<E: From<Error> + Reason>(
         relation: files(path, "**/*.parquet"),
     };
     let Some(plan) = replan(ask, &manifest.plan, &source, target)? else {
+        // A process that was killed may have done the same, all but removing what was there before.
+        staging::sweep(path)?;
         return Ok(None);
     };
     let options = Options {

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -511,6 +512,28 @@ def test_a_directory_is_balanced(con: Any, ward: duckward.Ward, tmp_path: pathli
     (tmp_path / "0" / "more.parquet").write_bytes(b"")
     with pytest.raises(duckward.InvalidInputError, match=r"file more\.parquet belongs to no piece"):
         ward.rebalance(duckward.Partitioning.load(tmp_path / "0"), target_rows=10)
+
+
+def test_a_balanced_directory_is_rid_of_what_a_kill_left(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(1000)")
+    done = ward.partition(ward.plan("t", by="id", pieces=4), tmp_path / "t")
+    left = tmp_path / ".duckward-t"
+    # The old state, killed between its exchange for the new one and its removal.
+    shutil.copytree(tmp_path / "t", left)
+    held = os.open(left, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert ward.rebalance(done, target_rows=250).to_dict() == done.to_dict()
+    assert left.exists(), "somebody is writing there"
+    os.close(held)
+    (left / "journal.json").write_text("{}")
+    assert ward.rebalance(done, target_rows=250).to_dict() == done.to_dict()
+    assert left.exists(), "somebody may go on with it"
+    (left / "journal.json").unlink()
+    (left / "_duckward.json").unlink()
+    assert ward.rebalance(done, target_rows=250).to_dict() == done.to_dict()
+    check(con, ward, done, "t")
 
 
 def test_pieces_are_sorted(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
