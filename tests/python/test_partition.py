@@ -378,6 +378,33 @@ def test_an_edited_manifest_and_another_directory_are_refused(
         duckward.Partitioning.load(tmp_path / "nowhere")
 
 
+def test_there_may_be_more_files_than_may_be_open(tmp_path: pathlib.Path) -> None:
+    script = f"""
+        import resource, duckdb, duckward
+        con = duckdb.connect(config={{"threads": 2}})
+        con.execute("CREATE TABLE t AS SELECT range AS id, id % 120 AS k, 'n' || id AS s FROM range(20000)")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        with duckward.guard(con, memory="1GB") as ward:
+            first = ward.partition(ward.plan("t", by="k", value=True), "{tmp_path}/first")
+            assert len(first) == 120
+            # Many files are read to plan, to write, to prove and to balance.
+            for number, how in enumerate(({{"hash": 80}}, {{"pieces": 90}})):
+                plan = ward.plan(first.query, by="id", **how)
+                done = ward.partition(plan, f"{tmp_path}/{{number}}", sort="s" if number else None)
+                assert len(done) == (80, 90)[number] and done.attempts == []
+            more = ward.rebalance(done, target_rows=500)
+            assert len(more) < len(done)
+            assert ward.validate("t", more).ok and more.check() == []
+            keyed = f"SELECT k % 9 AS g, list(s ORDER BY id) AS l FROM ({{first.query}}) GROUP BY g"
+            assert len(ward.sql(keyed, pieces=3).fetchall()) == 9
+            assert len(con.execute(f"{{first.query}} LIMIT (SELECT 70000)").fetchall()) == 20000
+        print("done")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    # DuckDB may draw a bar besides.
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["done"]), done.stderr
+
+
 def test_a_full_disk_leaves_nothing(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
