@@ -1,8 +1,8 @@
-"""Partitionings that are killed at random moments: `python tests/python/partition_killed.py --seed S --count N`.
+"""Partitionings killed at random moments: `python tests/python/partition_killed.py --seed S --count N`.
 
 A random table is cut by a random plan into files or tables: anew, over an earlier partitioning, or as a
-rebalancing. The same is done again and again and killed each time; what is found then must be the old state or
-the new one, whole. A second call must bring the new one, and leave nothing else behind.
+rebalancing. The same is done again and again and killed each time; what is found then must be the old state
+or the new one, whole. A second call must bring the new one, and leave nothing else behind.
 """
 
 from __future__ import annotations
@@ -83,13 +83,14 @@ class Server:
 
     def run(self, job: dict[str, Any], kill: float | None = None) -> tuple[dict[str, Any] | None, float]:
         """What became of a job that is killed after so many seconds, None if it was; and what it took."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job).encode() + b"\n")
         self.process.stdin.flush()
         child = self.heard()["child"]
         begun = time.monotonic()
         if kill is not None and not select.select([self.process.stdout], [], [], kill)[0]:
-            # If it ends just now, it is there until the server is told, or its number is free: nothing else is forked here.
+            # It may end just now.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         done = None
@@ -100,7 +101,8 @@ class Server:
         return done, time.monotonic() - begun
 
     def close(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
@@ -158,7 +160,8 @@ class Scenario:
 
     def __str__(self) -> str:
         target = "tables" if self.tables else "files"
-        return f"{target} over {self.before}, {self.plan}, {self.options}, rows={self.rows}, {self.memory}: {self.table}"
+        how = f"{self.plan}, {self.options}, rows={self.rows}, {self.memory}"
+        return f"{target} over {self.before}, {how}: {self.table}"
 
 
 def random_scenario(rng: random.Random) -> Scenario:
@@ -248,9 +251,10 @@ class Trial:
         self.old = self.found()
         assert (self.old is None) == (scenario.before == "nothing")
         done, self.took = server.run(self.job)
-        assert done is not None and done["error"] is None, done
+        assert done == {"resumed": 0, "error": None}, done
         self.new = self.found()
-        assert self.new is not None and not self.orphans(), self.orphans()
+        assert self.new is not None
+        assert not self.orphans(), self.orphans()
         assert self.new[1] == self.source()
 
     @contextlib.contextmanager
@@ -274,7 +278,9 @@ class Trial:
         with self.connected() as (con, ward):
             if self.scenario.tables:
                 here = "database_name = 't' AND schema_name NOT IN ('information_schema', 'pg_catalog')"
-                names = con.execute(f"SELECT schema_name, table_name FROM duckdb_tables() WHERE {here}").fetchall()
+                names = con.execute(
+                    f"SELECT schema_name, table_name FROM duckdb_tables() WHERE {here}"
+                ).fetchall()
                 schemas = con.execute(f"SELECT schema_name FROM duckdb_schemas() WHERE {here}").fetchall()
                 ours = {name for schema, name in names if schema == "part"}
                 assert {name for schema, name in names if schema != "part"} == {"t", "u"}, names
@@ -306,7 +312,7 @@ class Trial:
         return sorted(entry.name for entry in self.work.iterdir() if entry.name not in expected)
 
     def kill(self, moment: float) -> str:
-        """Kills it after that share of the time that it takes, and calls it again; what was found in between."""
+        """Kills it after that share of its time, and calls it again; what was found in between."""
         shutil.rmtree(self.work)
         shutil.copytree(self.kept, self.work)
         ended, _ = self.server.run(self.job, moment * self.took)
@@ -322,7 +328,7 @@ class Trial:
         again, _ = self.server.run(self.job)
         assert again is not None
         if state == self.new and self.scenario.before == "nothing":
-            assert again["error"] is not None and "it is there already" in again["error"], again
+            assert "it is there already" in str(again["error"]), again
         elif state == self.new and self.scenario.before == "itself" and self.scenario.tables:
             # The plan reads tables that are replaced.
             assert again["error"] is None or "does not exist" in again["error"], again
