@@ -55,11 +55,13 @@ lint: lint-rust lint-python deny ## Format, lints, types, documentation, licence
 bench: .venv/.ready ## The figures that the README claims, measured
 	$(BIN)/python benches/run.py $(BENCH_ARGS)
 
-# Other statements each time; the seed is printed. For long: make fuzz FUZZ_COUNT=100000
+# Other statements and kills each time; the seed is printed. For long: make fuzz FUZZ_COUNT=100000 FUZZ_KILLS=1000
 FUZZ_COUNT ?= 10000
-fuzz: $(foreach duckdb,$(DUCKDBS),$(venv-$(duckdb))/.ready) ## Random statements in pieces and at once, on every supported DuckDB: the answers must be the same
+FUZZ_KILLS ?= 100
+fuzz: $(foreach duckdb,$(DUCKDBS),$(venv-$(duckdb))/.ready) ## Random statements in pieces and at once must give the same, partitionings that are killed nothing by halves; on every supported DuckDB
 	@seed=$$(date +%s); for bin in $(foreach duckdb,$(DUCKDBS),$(venv-$(duckdb))/bin); do \
 	    echo "$$bin --seed $$seed"; $$bin/python tests/python/pieces_fuzz.py --seed $$seed --count $(FUZZ_COUNT); \
+	    $$bin/python tests/python/partition_killed.py --seed $$seed --count $(FUZZ_KILLS); \
 	done
 
 # ---------------------------------------------------------------- pieces of test

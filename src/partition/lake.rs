@@ -166,6 +166,8 @@ pub fn rebalance<E: From<Error> + Reason>(
     let parts = parts(manifest);
     let located = numbered(&place, &parts, false);
     let Some(next) = replan(ask, &manifest.plan, &source, &located, target)? else {
+        // A process that was killed may have done the same, all but removing what was there before.
+        staging::sweep(path)?;
         return Ok(None);
     };
     let before: BTreeMap<usize, &Part> = parts.iter().copied().collect();
@@ -178,6 +180,7 @@ pub fn rebalance<E: From<Error> + Reason>(
     let is_same = |number: &usize| same.iter().any(|(_, before)| before == number);
     let changed: Vec<(usize, &Part)> = parts.into_iter().filter(|(number, _)| !is_same(number)).collect();
     if changed.is_empty() {
+        staging::sweep(path)?;
         return Ok(None);
     }
     let by_place: Vec<(usize, &Part)> = changed

@@ -18,13 +18,13 @@ use crate::units::Bytes;
 const SETTING: &str = "partitioned_write_max_open_files";
 /// That limit as it is without us.
 const BY_ITSELF: usize = 100;
-/// Files that are left to the rest of the process.
+/// Files that are left to the rest of the process, where there are as many again.
 const REST: usize = 100;
 
 impl Ward {
     /// What may be taken now to write into a directory. DuckDB keeps as many files open as that until the second value is dropped.
     pub fn writing(&self, target: &Path) -> (Room, HeldSettings) {
-        let files = free_files().clamp(BY_ITSELF, Room::MOST);
+        let files = written_at_once(free_files());
         let held = HeldSettings::new(&self.instance, &[(SETTING, &files.to_string())]);
         let room = Room {
             memory: self.guardian.budget(),
@@ -78,6 +78,11 @@ pub fn free_space(path: &Path) -> Option<Bytes> {
     room_on_disk(&std::path::absolute(path).ok()?)
 }
 
+/// Files that may be written at once where so many may be opened. DuckDB reads others meanwhile, so of few half are left.
+fn written_at_once(free: usize) -> usize {
+    (free - REST.min(free / 2)).clamp(1, Room::MOST)
+}
+
 /// Files that this process may open besides those that it has.
 #[cfg(unix)]
 fn free_files() -> usize {
@@ -86,12 +91,23 @@ fn free_files() -> usize {
         return usize::MAX;
     };
     let open = fs::read_dir("/proc/self/fd").map_or(REST, Iterator::count);
-    usize::try_from(limit)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(open + REST)
+    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(open)
 }
 
 #[cfg(not(unix))]
 fn free_files() -> usize {
-    BY_ITSELF
+    BY_ITSELF + REST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_files_are_left_to_others() {
+        for (free, written) in [(0, 1), (1, 1), (52, 26), (199, 100), (201, 101), (1024, 924)] {
+            assert_eq!(written_at_once(free), written);
+        }
+        assert_eq!(written_at_once(usize::MAX), Room::MOST);
+    }
 }

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,6 +368,33 @@ def test_an_edited_manifest_and_another_directory_are_refused(
         duckward.Partitioning.load(tmp_path)
     with pytest.raises(duckward.InvalidInputError, match="is no partitioning"):
         duckward.Partitioning.load(tmp_path / "nowhere")
+
+
+def test_there_may_be_more_files_than_may_be_open(tmp_path: pathlib.Path) -> None:
+    script = f"""
+        import resource, duckdb, duckward
+        con = duckdb.connect(config={{"threads": 2}})
+        con.execute("CREATE TABLE t AS SELECT range AS id, id % 120 AS k, 'n' || id AS s FROM range(20000)")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        with duckward.guard(con, memory="1GB") as ward:
+            first = ward.partition(ward.plan("t", by="k", value=True), "{tmp_path}/first")
+            assert len(first) == 120
+            # Many files are read to plan, to write, to prove and to balance.
+            for number, how in enumerate(({{"hash": 80}}, {{"pieces": 90}})):
+                plan = ward.plan(first.query, by="id", **how)
+                done = ward.partition(plan, f"{tmp_path}/{{number}}", sort="s" if number else None)
+                assert len(done) == (80, 90)[number] and done.attempts == []
+            more = ward.rebalance(done, target_rows=500)
+            assert len(more) < len(done)
+            assert ward.validate("t", more).ok and more.check() == []
+            keyed = f"SELECT k % 9 AS g, list(s ORDER BY id) AS l FROM ({{first.query}}) GROUP BY g"
+            assert len(ward.sql(keyed, pieces=3).fetchall()) == 9
+            assert len(con.execute(f"{{first.query}} LIMIT (SELECT 70000)").fetchall()) == 20000
+        print("done")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    # DuckDB may draw a bar besides.
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["done"]), done.stderr
 
 
 @contextlib.contextmanager
@@ -730,6 +758,28 @@ def test_random_directories_are_balanced(con: Any, ward: duckward.Ward, tmp_path
             # Where ranges are split is found in a sample of values, which may be few.
             if "ts" not in how.get("by", "") and "pieces" not in how:
                 assert ward.rebalance(done, target_rows=target).to_dict() == done.to_dict()
+
+
+def test_a_balanced_directory_is_rid_of_what_a_kill_left(
+    con: Any, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    con.execute("CREATE TABLE t AS SELECT range AS id FROM range(1000)")
+    done = ward.partition(ward.plan("t", by="id", pieces=4), tmp_path / "t")
+    left = tmp_path / ".duckward-t"
+    # The old state, killed between its exchange for the new one and its removal.
+    shutil.copytree(tmp_path / "t", left)
+    held = os.open(left, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert ward.rebalance(done, target_rows=250).to_dict() == done.to_dict()
+    assert left.exists(), "somebody is writing there"
+    os.close(held)
+    (left / "journal.json").write_text("{}")
+    assert ward.rebalance(done, target_rows=250).to_dict() == done.to_dict()
+    assert left.exists(), "somebody may go on with it"
+    (left / "journal.json").unlink()
+    (left / "_duckward.json").unlink()
+    assert ward.rebalance(done, target_rows=250).to_dict() == done.to_dict()
+    check(con, ward, done, "t")
 
 
 def test_pieces_are_sorted(con: Any, ward: duckward.Ward, tmp_path: pathlib.Path) -> None:

@@ -69,12 +69,10 @@ impl Staging {
             std::path::absolute(target)
         };
         let target = found.map_err(|error| broken("finding", target, &error))?;
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+        let (Some(parent), Some(directory)) = (target.parent(), beside(&target)) else {
             return Err(refused("give a directory below the root"));
         };
-        let name = name.to_string_lossy();
         let above = Above::make(parent)?;
-        let directory = parent.join(format!("{PREFIX}{name}"));
         let lock = alone(&directory)?;
         let staging = Staging {
             replaces: target.exists(),
@@ -280,6 +278,28 @@ impl Drop for Staging {
             let _ = lock.unlock();
         }
     }
+}
+
+/// Removes what a process that was killed has left beside `target`, a partitioning, where nobody can go on with it: an old
+/// state. What others are writing is theirs.
+pub(super) fn sweep(target: &Path) -> Result<()> {
+    let found = target
+        .canonicalize()
+        .map_err(|error| broken("finding", target, &error))?;
+    let is_left = beside(&found).is_some_and(|left| left.is_dir() && !left.join(JOURNAL).exists());
+    if !is_left {
+        return Ok(());
+    }
+    match Staging::new(&found, true) {
+        Err(error) if error.kind() == ErrorKind::State => Ok(()),
+        staging => staging.map(drop),
+    }
+}
+
+/// Where the pieces of a target are written; none of the root.
+fn beside(target: &Path) -> Option<PathBuf> {
+    let name = target.file_name()?.to_string_lossy();
+    Some(target.parent()?.join(format!("{PREFIX}{name}")))
 }
 
 /// Makes the directory and locks it.
