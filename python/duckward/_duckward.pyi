@@ -738,8 +738,8 @@ class Ward:
             duckdb.Error: there is no such source or zone, or it cannot be read: DuckDB's exception,
                 unchanged.
             InvalidInputError: there is no such column, it cannot be cut that way, there is nothing to cut, or
-                that makes too many pieces: more than 10,000; `file` has a plan of another source, one that was
-                made with something else, or none.
+                that makes too many pieces: more than 10,000; `file` has a plan of another source, one
+                that was made with something else, or none.
             DiskError: `file` cannot be read or written.
             OutOfMemoryError, DiskError, TimeoutError, CancelledError, TransactionError, ConnectionError,
                 CorruptionError: as of `sql()`.
@@ -791,8 +791,8 @@ class Ward:
                 what is replaced.
             sort: columns to sort the rows of each piece by; it is written as one file then. That takes
                 longer, and makes files smaller and quicker to search.
-            batch_rows: rows of a share; otherwise what fits into 0.4 of the memory, 10 million at most, or more
-                where there are many pieces, of each of which every share makes a file.
+            batch_rows: rows of a share; otherwise what fits into 0.4 of the memory, 10 million at most, or
+                more where there are many pieces, of each of which every share makes a file.
             workers: so many statements at once, each of which writes some of the pieces; on threads of this
                 process, where they see what is committed.
             executor: a `concurrent.futures.Executor` that runs them instead: a pool of processes, or Dask's
