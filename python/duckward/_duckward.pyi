@@ -482,19 +482,21 @@ class Ward:
         default, or NULL. Values are cast as DuckDB casts them, each by its own type, so that batches make no
         difference.
 
-        Each batch is one transaction on a connection of the load's own, not part of a transaction of yours.
-        The same transaction notes in the table `duckward_ingests` of that database how many records of the
-        source are behind the load. The same `token` with the same source from its beginning, in the same
-        order, skips so many: nothing is lost and nothing comes twice, also after a kill. A token that is
-        finished is refused. Without one a new one is made up; the result and `duckward_ingests` say it.
+        Batches are committed on a connection of the load's own, not as part of a transaction of yours: each
+        by itself, or, while the source is quick, several at once, up to a million rows. The same transaction
+        notes in the table `duckward_ingests` of that database how many records of the source are behind the
+        load. The same `token` with the same source from its beginning, in the same order, skips so many:
+        nothing is lost and nothing comes twice, also after a kill. A token that is finished is refused.
+        Without one a new one is made up; the result and `duckward_ingests` say it.
 
         Args:
             reader: Where records come from.
             table: The table; with schema and database if needed. A temporary one will not do.
-            batch_rows: Most rows of a batch. Below 122,880, DuckDB writes rows twice, into its log first.
-            batch_bytes: Most bytes of a batch in memory, such as "64MB"; None: a sixteenth of the budget, at
-                most 128 MiB. One record that is larger is a batch of its own. Under memory pressure batches
-                are smaller.
+            batch_rows: Most rows of a batch: what is committed by itself where the source is slow, a record
+                is bad or memory is short.
+            batch_bytes: Most bytes of what is committed at once, in memory, such as "64MB"; None: a sixteenth
+                of the budget, at most 128 MiB. One record that is larger is a batch of its own. Under memory
+                pressure batches are smaller.
             token: What the load is known by.
             rejects: The table for bad records (token, source_row from 1, reason, record as JSON), made if it
                 is not there. None: the first bad record ends the load, and nothing of its batch remains.

@@ -1096,10 +1096,12 @@ def parser() -> argparse.ArgumentParser:
         type=rows_number,
         default=1_000_000,
         metavar="N",
-        help="rows of a batch (default: 1000000)",
+        help="most rows of a batch; small ones may be committed together (default: 1000000)",
     )
     take.add_argument(
-        "--batch-bytes", metavar="SIZE", help="bytes of a batch (default: a sixteenth of the budget)"
+        "--batch-bytes",
+        metavar="SIZE",
+        help="bytes of what is committed at once (default: a sixteenth of the budget)",
     )
     take.add_argument("--json", action="store_true", help="print it as JSON")
     take.set_defaults(act=ingest)

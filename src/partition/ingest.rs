@@ -1,8 +1,9 @@
-//! Loading records into a table, batch by batch. Each batch is one transaction, which also moves the load's position in the
-//! journal; so what is committed is whole, and a load that ended anywhere goes on after the last record of its last batch.
+//! Loading records into a table, batch by batch. A transaction has one batch or several, and moves the load's position in the
+//! journal; so what is committed is whole, and a load that ended anywhere goes on after the last record that was committed.
 //!
-//! Deciding is pure and below: how large a batch is (`pace`), what the journal says (`journal`), how records become rows (`sql`),
-//! which column goes where (`target`). Here is the order in which it happens. Whoever has records hands in a [`Load`].
+//! Deciding is pure and below: how large a batch is, and how many are committed at once (`pace`), what the journal says
+//! (`journal`), how records become rows (`sql`), which column goes where (`target`). Here is the order in which it happens.
+//! Whoever has records hands in a [`Load`].
 
 mod journal;
 mod pace;
@@ -32,7 +33,7 @@ pub use target::{Column, Session, matched};
 pub struct Wish {
     /// The table, as the user names it.
     pub table: String,
-    /// Rows and bytes of a batch, at most.
+    /// Rows of a batch, at most, and bytes of what is committed at once.
     pub limit: Limit,
     /// What the load is known by; none: a new one.
     pub token: Option<String>,
@@ -97,11 +98,15 @@ pub enum Fault {
     Other,
 }
 
-/// What is in the buffer.
+/// What came into the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filled {
     /// Records.
     pub rows: u64,
+    /// Their bytes, as Arrow has them in memory.
+    pub bytes: u64,
+    /// How long the source took.
+    pub time: Duration,
     /// Whether the source has no more.
     pub ended: bool,
 }
@@ -136,11 +141,12 @@ pub trait Load<E>: Ask<E> {
     /// The source's.
     fn skip(&mut self, records: u64) -> Result<u64, E>;
 
-    /// Empties the buffer and fills it.
+    /// Puts a batch into the buffer: behind what is in it, or after emptying it. None of a batch where its values have other types
+    /// than those in the buffer.
     ///
     /// # Errors
-    /// The source's.
-    fn fill(&mut self, limit: Limit) -> Result<Filled, E>;
+    /// The source's. What was in the buffer is there still.
+    fn fill(&mut self, limit: Limit, behind: bool) -> Result<Filled, E>;
 
     /// Makes records of the buffer the [`BATCH`]; with their numbers, counted from `first`, where that is given.
     ///
@@ -248,6 +254,7 @@ pub fn ingest<E: From<Error>>(load: &mut dyn Load<E>, wish: &Wish) -> Result<Ing
         journal: &journal,
         name: &name,
         batches: 0,
+        failed: None,
         load,
     };
     if known.is_some() {
@@ -389,6 +396,8 @@ struct Run<'a, E> {
     /// How the last batch went in.
     method: Method,
     batches: u64,
+    /// What the source failed of, behind the records that are in the buffer.
+    failed: Option<E>,
 }
 
 impl<E: From<Error>> Run<'_, E> {
@@ -410,11 +419,38 @@ impl<E: From<Error>> Run<'_, E> {
         Err(Error::new(ErrorKind::Transaction, message).into())
     }
 
-    /// The next batch.
+    /// The next batches, as many as are to be committed at once.
     fn fill(&mut self) -> Result<Filled, E> {
+        if let Some(error) = self.failed.take() {
+            return Err(self.failed_source(error));
+        }
         self.pace.before(self.load.is_pressed());
         let limit = self.pace.limit();
-        self.load.fill(limit).map_err(|error| self.failed_source(error))
+        let mut last = self
+            .load
+            .fill(limit, false)
+            .map_err(|error| self.failed_source(error))?;
+        let mut held = last;
+        while self.pace.joins(held, last) {
+            let bytes = limit.bytes - held.bytes;
+            last = match self.load.fill(Limit { bytes, ..limit }, true) {
+                Ok(more) => more,
+                // Batches that are whole are committed first.
+                Err(error) if self.load.is_the_sources(&error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            held = Filled {
+                rows: held.rows + last.rows,
+                bytes: held.bytes + last.bytes,
+                time: held.time + last.time,
+                ended: last.ended,
+            };
+        }
+        self.pace.filled(held);
+        Ok(held)
     }
 
     /// The error of a source.
@@ -473,7 +509,7 @@ impl<E: From<Error>> Run<'_, E> {
     fn all(&mut self, first: Filled) -> Result<(), E> {
         let mut filled = first;
         loop {
-            let mut at = 0;
+            let mut at = self.together(filled)?;
             while at < filled.rows {
                 let end = filled.rows.min(at + self.pace.limit().rows);
                 at += self.batch(at..end, filled)?;
@@ -485,12 +521,49 @@ impl<E: From<Error>> Run<'_, E> {
         }
         if !self.state.finished {
             let position = self.state.position;
-            self.transact(position, true, &|done, _| match done.len() {
-                0 => Ok(Some(self.journal.advance(position, position, 0, true))),
-                _ => self.journal.check(done[0]).map(|()| None),
+            self.transact(position, true, &|done, advance| match done {
+                [] => Ok(Some(advance(0))),
+                [moved, ..] => self.journal.check(*moved).map(|()| None),
             })?;
         }
         Ok(())
+    }
+
+    /// Commits all batches of the buffer in one transaction, if there are several and no record is in the way. How many records were
+    /// committed: all or none.
+    fn together(&mut self, filled: Filled) -> Result<u64, E> {
+        let size = self.pace.limit().rows;
+        if filled.rows <= size || self.method != Method::Plain {
+            return Ok(0);
+        }
+        let layout = self.load.offer(0..filled.rows, None)?;
+        let (statements, journal) = (self.statements, self.journal);
+        let begin = self.state.position;
+        if layout.reasons {
+            self.pace.alone();
+            return Ok(0);
+        }
+        let done = self.transact(begin + filled.rows, filled.ended, &|done, advance| match done {
+            [] => Ok(Some(statements.plain(&layout))),
+            [inserted] => Ok(Some(advance(*inserted))),
+            [_, moved, ..] => journal.check(*moved).map(|()| None),
+        });
+        match done {
+            Ok(_) => {}
+            Err(error) if self.load.fault(&error) == Fault::Other => return Err(error),
+            // One batch after the other needs less memory, and what is in the way is in one of them.
+            Err(_) => {
+                self.pace.alone();
+                return Ok(0);
+            }
+        }
+        let mut at = 0;
+        while at < filled.rows {
+            let rows = size.min(filled.rows - at);
+            at += rows;
+            self.told(rows, 0, begin + at);
+        }
+        Ok(filled.rows)
     }
 
     /// Commits records of the buffer, in one transaction or, where some of them are in the way, in several. How many; fewer than
@@ -577,7 +650,7 @@ impl<E: From<Error>> Run<'_, E> {
         let finished = filled.ended && records.end == filled.rows;
         self.method = *method;
         let (method, statements, journal) = (*method, self.statements, self.journal);
-        self.transact(to, finished, &|done, advance| {
+        let (rows, rejected) = self.transact(to, finished, &|done, advance| {
             let (inserted, moved) = match (method, done) {
                 (Method::Plain, []) => return Ok(Some(statements.plain(&layout))),
                 (_, []) => return Ok(statements.bad(&layout, method)),
@@ -599,6 +672,7 @@ impl<E: From<Error>> Run<'_, E> {
                 [moved, ..] => journal.check(*moved).map(|()| None),
             }
         })?;
+        self.told(rows, rejected, to);
         Ok(())
     }
 
@@ -608,22 +682,27 @@ impl<E: From<Error>> Run<'_, E> {
         let layout = self.load.offer(record.clone(), Some(self.state.position + 1))?;
         let finished = filled.ended && record.end == filled.rows;
         let (to, statements, journal) = (self.state.position + 1, self.statements, self.journal);
-        self.transact(to, finished, &|done, advance| match done {
+        let (rows, rejected) = self.transact(to, finished, &|done, advance| match done {
             [] => Ok(statements.reject(&layout, &reason)),
             [_] => Ok(Some(advance(0))),
             [_, moved, ..] => journal.check(*moved).map(|()| None),
-        })
+        })?;
+        self.told(rows, rejected, to);
+        Ok(())
     }
 
-    /// One transaction of the load's, that moves it to a position. An error does not mean that nothing happened: the journal says.
-    fn transact(&mut self, to: u64, finished: bool, steps: BatchSteps<'_>) -> Result<(), E> {
+    /// One transaction of the load's, that moves it to a position; the rows that were inserted and the records that were rejected. An
+    /// error does not mean that nothing happened: the journal says.
+    fn transact(&mut self, to: u64, finished: bool, steps: BatchSteps<'_>) -> Result<(u64, u64), E> {
         let (from, journal) = (self.state.position, self.journal);
+        let size = self.pace.limit().rows;
+        let batches = (to - from).div_ceil(size);
         let inserted = AtomicU64::new(0);
         let advance = |rows: u64| {
             inserted.store(rows, Ordering::Relaxed);
-            journal.advance(from, to, rows, finished)
+            journal.advance(from, to, rows, batches, finished)
         };
-        let persist = self.pace.last_resort();
+        let persist = self.pace.last_resort() && batches <= 1;
         let done = self.load.transact(&|done| steps(done, &advance), true, persist);
         if let Err(error) = done {
             // Of values it is known that they failed before the COMMIT.
@@ -644,17 +723,24 @@ impl<E: From<Error>> Run<'_, E> {
         };
         if to > from {
             self.pace.committed();
-            self.batches += 1;
-            self.method = if rejected == 0 { Method::Plain } else { self.method };
-            let batch = self.batches;
-            self.load.committed(Committed {
-                batch,
-                rows,
-                rejected,
-                position: to,
-            });
         }
-        Ok(())
+        if rejected == 0 {
+            self.method = Method::Plain;
+        } else {
+            self.pace.alone();
+        }
+        Ok((rows, rejected))
+    }
+
+    /// A batch is committed, and that is told.
+    fn told(&mut self, rows: u64, rejected: u64, position: u64) {
+        self.batches += 1;
+        self.load.committed(Committed {
+            batch: self.batches,
+            rows,
+            rejected,
+            position,
+        });
     }
 
     /// The error of the first record that cannot be a row, which is looked for in transactions that are rolled back.

@@ -394,15 +394,25 @@ impl Load<Stopped> for Loader<'_> {
         Ok(skipped.extract::<u64>()?)
     }
 
-    fn fill(&mut self, limit: Limit) -> Result<Filled, Stopped> {
+    fn fill(&mut self, limit: Limit, behind: bool) -> Result<Filled, Stopped> {
         let py = self.py();
-        self.buffer.clear();
-        // Nothing of the batch before is held while the next one comes.
-        self.named("unregister", None)?;
+        if !behind {
+            self.buffer.clear();
+            // Nothing of the batch before is held while the next one comes.
+            self.named("unregister", None)?;
+        }
+        let clock = Arc::clone(self.asking.ward.get().core().guardian().clock());
+        let began = clock.now();
+        let filled = |rows, bytes, ended| Filled {
+            rows,
+            bytes,
+            time: clock.now().since(began),
+            ended,
+        };
         let (mut rows, mut bytes) = (0, 0);
         loop {
             let Some((chunk, chunk_bytes)) = self.chunk()? else {
-                return Ok(Filled { rows, ended: true });
+                return Ok(filled(rows, bytes, true));
             };
             let chunk_rows = length(&chunk)?;
             let room = if self.fits(&chunk)? {
@@ -426,7 +436,7 @@ impl Load<Stopped> for Loader<'_> {
                 u128::from(chunk_bytes) * u128::from(chunk_rows - room) / u128::from(chunk_rows.max(1));
             let share = u64::try_from(share).unwrap_or(chunk_bytes);
             self.rest = Some((chunk.call_method1(slice, (room,))?, share));
-            return Ok(Filled { rows, ended: false });
+            return Ok(filled(rows, bytes + (chunk_bytes - share), false));
         }
     }
 

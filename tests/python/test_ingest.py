@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import uuid
@@ -27,6 +26,7 @@ import pytest
 
 import duckward
 from duckward.cli import main
+from ingest_killed import KINDS, Plan, Tally, one
 
 ROWS = 10_000
 
@@ -533,68 +533,17 @@ def test_ctrl_c_ends_a_load_and_the_connection_works(con: Any, ward: duckward.Wa
 
 # ---------------------------------------------------------------- kills
 
-LOAD = """
-import sys, duckdb, duckward, pyarrow as pa
-path, rows, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-con = duckdb.connect(path, config={"threads": 2})
-con.execute("CREATE TABLE IF NOT EXISTS events (id BIGINT PRIMARY KEY, text VARCHAR)" if kind == "keyed"
-            else "CREATE TABLE IF NOT EXISTS events (id BIGINT, text VARCHAR)")
-ward = duckward.guard(con, memory="1GB")
-def records():
-    for row in range(rows):
-        yield {"id": row if row % 1000 != 7 else "bad", "text": f"t{row}"}
-def batches():
-    for at in range(0, rows, 999):
-        ids = range(at, min(at + 999, rows))
-        texts = ["bad" if i % 1000 == 7 else str(i) for i in ids]
-        yield pa.record_batch({"id": texts, "text": [f"t{i}" for i in ids]})
-print("begins", flush=True)
-source = records() if kind == "records" else batches()
-done = ward.ingest(source, "events", batch_rows=5000, token="killed", rejects="bad")
-print(done.total_rows, done.total_rejected, flush=True)
-"""
+CLEAN = Plan("batches", 300_000, batch_rows=10_000)
+PLANS = [*(Plan(kind, 60_000, batch_rows=5000, bad=1000) for kind in KINDS), CLEAN]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["records", "batches", "keyed"])
-def test_a_kill_at_any_moment_neither_loses_nor_doubles(tmp_path: pathlib.Path, kind: str) -> None:
-    path, rows = tmp_path / "test.duckdb", 60_000
-    chance = random.Random(kind)
-    kills = 0
-    for attempt in range(60):
-        child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(LOAD), str(path), str(rows), kind],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout
-        assert child.stdout.readline() == "begins\n"
-        # The longer the more often it was killed, so that it comes to an end.
-        time.sleep(chance.random() * 0.2 * (1 + attempt / 4))
-        killed = child.poll() is None
-        assert not child.poll(), "it failed by itself"
-        child.send_signal(signal.SIGKILL)
-        out = child.communicate()[0]
-        kills += killed
-        with duckdb.connect(str(path)) as con:
-            tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-            if "duckward_ingests" in tables:
-                (position, inserted, rejected, finished) = con.execute(
-                    "SELECT position, inserted, rejected, finished FROM duckward_ingests"
-                ).fetchall()[0]
-                good = [row for row in range(position) if row % 1000 != 7]
-                assert con.execute("SELECT id FROM events ORDER BY id").fetchall() == [(row,) for row in good]
-                assert con.execute("SELECT source_row FROM bad ORDER BY 1").fetchall() == [
-                    (row + 1,) for row in range(position) if row % 1000 == 7
-                ]
-                assert (inserted, rejected) == (len(good), position - len(good))
-                if finished:
-                    break
-        assert not out.strip()
-    else:
-        pytest.fail("it never came to its end")
-    assert position == rows
-    assert kills >= 3
+@pytest.mark.parametrize("plan", PLANS, ids=[*KINDS, "clean"])
+def test_a_kill_at_any_moment_neither_loses_nor_doubles(tmp_path: pathlib.Path, plan: Plan) -> None:
+    tally, chance = Tally(), random.Random(str(plan))
+    while tally.kills < 4 and not tally.wrong:
+        one(tmp_path / f"{tally.loads}.duckdb", plan, chance, tally, most=10)
+    assert not tally.wrong
 
 
 # ---------------------------------------------------------------- memory

@@ -108,14 +108,13 @@ impl Journal {
         )
     }
 
-    /// Moves it from one position to another. It changes one row, or none where somebody else has moved it.
-    pub(super) fn advance(&self, from: u64, to: u64, inserted: u64, finished: bool) -> String {
+    /// Moves it from one position to another, by so many batches. It changes one row, or none where somebody else has moved it.
+    pub(super) fn advance(&self, from: u64, to: u64, inserted: u64, batches: u64, finished: bool) -> String {
         format!(
-            "UPDATE {} SET position = {to}, inserted = inserted + {inserted}, rejected = rejected + {}, batches = batches + {}, \
+            "UPDATE {} SET position = {to}, inserted = inserted + {inserted}, rejected = rejected + {}, batches = batches + {batches}, \
              finished = {finished}, changed = now() WHERE token = {} AND position = {from} AND NOT finished",
             self.table,
             to - from - inserted,
-            u8::from(to > from),
             self.quoted
         )
     }
@@ -126,7 +125,7 @@ impl Journal {
             return Ok(());
         }
         let message = format!(
-            "another load with token={:?} goes on meanwhile, or its row in {TABLE} was changed; this batch was rolled back. Let \
+            "another load with token={:?} goes on meanwhile, or its row in {TABLE} was changed; what this one had not committed was rolled back. Let \
              one load at a time have a token",
             self.token
         );
@@ -169,13 +168,13 @@ mod tests {
     #[test]
     fn what_is_not_inserted_is_rejected_and_names_are_quoted() {
         let journal = Journal::new("a\"b", "it's");
-        let sql = journal.advance(10, 30, 15, false);
+        let sql = journal.advance(10, 30, 15, 2, false);
         assert!(sql.contains("\"a\"\"b\".\"main\".\"duckward_ingests\""), "{sql}");
         assert!(
-            sql.contains("rejected = rejected + 5") && sql.contains("token = 'it''s' AND position = 10"),
+            sql.contains("rejected = rejected + 5, batches = batches + 2")
+                && sql.contains("token = 'it''s' AND position = 10"),
             "{sql}"
         );
-        assert!(journal.advance(10, 10, 0, true).contains("batches = batches + 0"));
         assert!(journal.check(1).is_ok());
         assert_eq!(journal.check(0).unwrap_err().kind(), ErrorKind::State);
     }

@@ -1,11 +1,17 @@
-//! How many rows a batch has: fewer while memory is short or after it did not suffice, more again when all is quiet. Pure.
+//! How many rows a batch has: fewer while memory is short or after it did not suffice, more again when all is quiet. And how many
+//! batches one commit covers. Pure.
 
 use std::time::Duration;
 
+use super::Filled;
 use crate::units::Bytes;
 
 /// A batch is not made smaller than that: each commit is a write to the disk.
 const FEWEST: u64 = 1000;
+/// One commit covers so many rows at most, but for a batch that has more. Below a row group (122,880 rows) DuckDB writes them twice.
+const TOGETHER: u64 = 1_000_000;
+/// What the source has given is not kept longer from its commit, if it goes on giving.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// So many commits without trouble let a batch grow again.
 const QUIET: u32 = 8;
 /// So often a batch that cannot be made smaller is tried.
@@ -53,6 +59,8 @@ pub(super) enum Next {
 pub(super) struct Pace {
     most: Limit,
     rows: u64,
+    /// Batches of a commit, at most.
+    together: u64,
     quiet: u32,
     failures: u32,
     conflicts: u32,
@@ -67,6 +75,7 @@ impl Pace {
         Pace {
             most,
             rows: most.rows,
+            together: 1,
             quiet: 0,
             failures: 0,
             conflicts: 0,
@@ -104,13 +113,39 @@ impl Pace {
         }
     }
 
+    /// Whether one more batch is to be committed with those that are in the buffer, `held`, of which `last` came last.
+    pub(super) fn joins(&self, held: Filled, last: Filled) -> bool {
+        let rows = held.rows.saturating_add(self.rows);
+        !last.ended
+            // A batch that is cut short, for its bytes or its types, is the last one.
+            && last.rows == self.rows
+            && self.rows == self.most.rows
+            && rows <= self.rows.saturating_mul(self.together).min(TOGETHER)
+            && held.bytes.saturating_add(last.bytes) <= self.most.bytes
+            && held.time + last.time <= PATIENCE
+    }
+
+    /// Of a buffer that was filled: while the source makes us wait, each batch is committed at once.
+    pub(super) fn filled(&mut self, held: Filled) {
+        if held.time > PATIENCE {
+            self.alone();
+        }
+    }
+
+    /// From now on each batch has a commit of its own, until some have gone well.
+    pub(super) fn alone(&mut self) {
+        self.together = 1;
+    }
+
     fn halve(&mut self, from: u64) {
+        self.alone();
         self.rows = (from / 2).max(self.fewest());
         self.quiet = 0;
     }
 
-    /// A batch was committed.
+    /// What was in a transaction was committed.
     pub(super) fn committed(&mut self) {
+        self.together = self.together.saturating_mul(2);
         self.quiet = self.quiet.saturating_add(1);
         (self.failures, self.conflicts, self.tries) = (0, 0, 0);
     }
@@ -130,6 +165,7 @@ impl Pace {
 
     /// Somebody else changed what the batch was to change.
     pub(super) fn conflict(&mut self) -> Next {
+        self.alone();
         self.conflicts += 1;
         if self.conflicts > self.retries {
             return Next::GiveUp;
@@ -207,6 +243,49 @@ mod tests {
         }
         pace.before(false);
         assert_eq!(pace.limit().rows, 100_000);
+    }
+
+    #[test]
+    fn a_commit_covers_more_and_more_batches_of_a_source_that_does_not_make_wait() {
+        let came = |rows, millis| Filled {
+            rows,
+            bytes: rows,
+            time: Duration::from_millis(millis),
+            ended: false,
+        };
+        let mut pace = pace(100_000);
+        let most = |pace: &Pace| {
+            (1_u64..)
+                .find(|batches| !pace.joins(came(batches * 100_000, 1), came(100_000, 1)))
+                .unwrap()
+        };
+        let mut found = Vec::new();
+        for _ in 0..5 {
+            found.push(most(&pace));
+            pace.committed();
+        }
+        assert_eq!(found, [1, 2, 4, 8, 10], "up to a million rows");
+        assert!(
+            !pace.joins(came(200_000, 1), came(50_000, 1)),
+            "one was cut short"
+        );
+        assert!(!pace.joins(came(200_000, 1990), came(100_000, 20)), "too slow");
+        let large = Filled {
+            bytes: 600_000,
+            ..came(100_000, 1)
+        };
+        assert!(!pace.joins(large, large), "too large");
+        let last = Filled {
+            ended: true,
+            ..came(100_000, 1)
+        };
+        assert!(!pace.joins(last, last), "there is no more");
+        pace.filled(came(100_000, 2001));
+        assert_eq!(most(&pace), 1);
+        pace.committed();
+        assert_eq!(most(&pace), 2);
+        pace.before(true);
+        assert!(!pace.joins(came(50_000, 1), came(50_000, 1)), "memory is short");
     }
 
     #[test]

@@ -43,6 +43,7 @@ struct Fake {
     journal: Option<(u64, u64, u64, bool)>,
     fates: Vec<Fate>,
     told: u64,
+    commits: u64,
 }
 
 impl Ask<Fails> for Fake {
@@ -158,7 +159,7 @@ impl Load<Fails> for Fake {
         Ok(self.at as u64)
     }
 
-    fn fill(&mut self, limit: Limit) -> Result<Filled, Fails> {
+    fn fill(&mut self, limit: Limit, behind: bool) -> Result<Filled, Fails> {
         let end = self
             .source
             .len()
@@ -166,11 +167,16 @@ impl Load<Fails> for Fake {
         if self.fails_at.is_some_and(|at| end > at) {
             return Err(Fails::Source);
         }
-        self.buffer = self.source[self.at..end].to_vec();
+        if !behind {
+            self.buffer.clear();
+        }
+        self.buffer.extend(&self.source[self.at..end]);
         let rows = (end - self.at) as u64;
         self.at = end;
         Ok(Filled {
             rows,
+            bytes: 8 * rows,
+            time: Duration::ZERO,
             ended: rows < limit.rows,
         })
     }
@@ -201,6 +207,7 @@ impl Load<Fails> for Fake {
         }
         if commit {
             *self = copy;
+            self.commits += 1;
         }
         if matches!(fate, Fate::Unknown) {
             Err(Fails::With(Fault::Other))
@@ -318,6 +325,31 @@ proptest! {
         prop_assert_eq!(error.kind(), ErrorKind::Query);
         prop_assert!(is_whole(&load));
     }
+}
+
+#[test]
+fn batches_are_told_one_by_one_and_committed_together() {
+    let mut load = Fake {
+        source: vec![1; 140],
+        ..Fake::default()
+    };
+    // The beginning, and then 1, 2, 4 and the last 3 of 10.
+    let Ok(done) = ingest(&mut load, &wish(14, false)) else {
+        panic!("it failed");
+    };
+    assert_eq!((done.batches, load.commits, load.told), (10, 5, 140));
+}
+
+#[test]
+fn whole_batches_are_committed_before_the_error_of_their_source_is_told() {
+    let mut load = Fake {
+        source: vec![1; 140],
+        fails_at: Some(90),
+        ..Fake::default()
+    };
+    assert!(ingest(&mut load, &wish(14, false)).is_err());
+    assert_eq!(load.table.len(), 84);
+    assert!(is_whole(&load));
 }
 
 #[test]
