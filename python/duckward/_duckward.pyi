@@ -599,7 +599,9 @@ class Ward:
 
         What is the same is known after one pass over each side, by counts and by digests that do not
         depend on order. Only a difference is looked for in others. Both sides are read in one statement,
-        under guard. Keys are grouped in one pass over all pieces, never two pieces at a time.
+        under guard. Keys are grouped in one pass over all pieces, never two pieces at a time. Of a
+        partitioning in files the SHA-256 are compared first; where each file is what was written, its rows
+        are known from then, by count and digest, and the other side alone is read.
 
         Args:
             left, right: each a table, view or data frame by its name ("events", "db.main.events"), files

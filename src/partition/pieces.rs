@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::tables::union;
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted, quoted_name};
-use crate::validate::{Layout, PIECE, Piece, PieceSet, Planned};
+use crate::validate::{Kept, Layout, PIECE, Piece, PieceDigest, PieceSet, Planned};
 
 impl Partitioning {
     /// Its pieces, in the order of the plan, those without rows too.
@@ -18,7 +18,30 @@ impl Partitioning {
         self.set(false)
     }
 
-    /// The same, with the place of each row in its piece as `rowid`: that of its table; of files their order, and the row's
+    /// The same, where [`check`](super::lake::check) has just found nothing: files whose bytes are what was written have what
+    /// was found of them then, and need not be read.
+    pub fn unchanged(&self) -> PieceSet {
+        // Tables have no checksums: what is in them is known when they are read.
+        if let Place::Tables(_) = self.place {
+            return self.pieces();
+        }
+        let manifest = &self.manifest;
+        let digest = |(number, part): (usize, &Part)| {
+            let found = PieceDigest {
+                rows: part.rows,
+                digest: part.digest.clone(),
+                nulls: part.nulls.clone(),
+            };
+            (number, found)
+        };
+        self.set(false).with_kept(Kept {
+            duckdb: manifest.duckdb.clone(),
+            columns: [manifest.plan.columns.clone(), manifest.columns.clone()],
+            pieces: parts(manifest).into_iter().map(digest).collect(),
+        })
+    }
+
+    /// Its pieces, with the place of each row in its piece as `rowid`: that of its table; of files their order, and the row's
     /// number in its own.
     pub(super) fn placed(&self) -> PieceSet {
         self.set(true)
@@ -68,6 +91,7 @@ impl Partitioning {
             numbered,
             layout: Arc::new(plan.clone()),
             cut_by: cut_by.collect(),
+            kept: None,
         };
         PieceSet::planned(self.place.to_string(), pieces, planned)
     }

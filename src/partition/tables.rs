@@ -603,6 +603,7 @@ impl<E: From<Error>> Run<'_, E> {
                 condition: self.plan.pieces[number].condition.clone(),
                 rows,
                 digest,
+                nulls: Vec::new(),
                 table: Some(self.names[number].clone()),
                 files: Vec::new(),
             })

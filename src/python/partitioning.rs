@@ -16,7 +16,7 @@ use crate::partition::done::{Partitioning, Place};
 use crate::partition::lake;
 use crate::partition::plan::Balance;
 use crate::partition::tables;
-use crate::validate::Finding;
+use crate::validate::{Finding, PieceSet};
 
 /// A table in pieces, as files or as tables. Made by `ward.partition(...)`.
 #[pyclass(frozen, module = "duckward", name = "Partitioning")]
@@ -58,6 +58,11 @@ impl PyPartitioning {
                 Ok(found)
             }
         }
+    }
+
+    /// The pieces, where [`unreadable`](Self::unreadable) has just found nothing.
+    pub(super) fn unchanged(&self) -> PieceSet {
+        self.done.unchanged()
     }
 
     /// What is missing, added or changed of the pieces.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::sql::{self, Key, Shared};
-use super::{Column, Example, Finding, FindingKind, Validation, counted, shown};
+use super::{Column, Digests, Example, Finding, FindingKind, PieceDigest, Validation, counted, shown};
 use crate::engine::source::Source;
 use crate::engine::{Ask, Rows, described};
 use crate::error::{Error, Result};
@@ -214,6 +214,20 @@ impl Placed {
         Ok(found)
     }
 
+    /// The right side as it was kept, where each row was found to lie where it belongs; the left side as
+    /// [`sql::totals_placed`] says it. None where something of a piece was not kept.
+    pub(super) fn kept(rows: &Rows, count: usize, pieces: &Digests) -> Result<Option<Self>> {
+        let mut found = Placed::read(rows, count)?;
+        for (number, piece) in pieces {
+            let Some(totals) = Totals::kept(piece, count) else {
+                return Ok(None);
+            };
+            found.all[1].add(&totals);
+            found.pieces.insert(*number, totals);
+        }
+        Ok(Some(found))
+    }
+
     /// Whether the pieces have the rows of the source, and each of them its own.
     pub(super) fn is_whole(&self) -> bool {
         !self.strayed && self.all[0] == self.all[1]
@@ -304,6 +318,28 @@ impl Totals {
             *values += more;
             *sum = sum.wrapping_add(*hashes);
         }
+    }
+
+    /// As it is kept of a piece.
+    pub(super) fn of_piece(&self) -> PieceDigest {
+        PieceDigest {
+            rows: self.rows,
+            digest: self.digest(),
+            nulls: (0..self.columns.len()).map(|column| self.nulls(column)).collect(),
+        }
+    }
+
+    /// What was kept of a piece with so many columns, but for the sums of columns; none where that is not all of it.
+    pub(super) fn kept(piece: &PieceDigest, count: usize) -> Option<Self> {
+        let sum = |place| u64::from_str_radix(piece.digest.get(place)?, 16).ok();
+        let is_whole = piece.digest.len() == 32 && piece.nulls.len() == count;
+        let values = |nulls: &u64| Some((piece.rows.checked_sub(*nulls)?, 0));
+        Some(Totals {
+            rows: piece.rows,
+            sums: [sum(0..16)?, sum(16..32)?],
+            columns: piece.nulls.iter().map(values).collect::<Option<_>>()?,
+        })
+        .filter(|_| is_whole)
     }
 
     pub(super) fn digest(&self) -> String {
@@ -649,4 +685,32 @@ pub(super) fn unread() -> Error {
         crate::error::ErrorKind::Internal,
         "an answer of DuckDB has another shape than was asked for; please report it with the two sources",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_piece_is_read_again_or_not_at_all() {
+        let totals = Totals {
+            rows: 9,
+            sums: [u64::MAX, 7],
+            columns: vec![(9, 0), (2, 0)],
+        };
+        let piece = totals.of_piece();
+        assert_eq!(piece.nulls, [0, 7]);
+        assert_eq!(Totals::kept(&piece, 2), Some(totals));
+        let broken = |change: &dyn Fn(&mut PieceDigest)| {
+            let mut piece = piece.clone();
+            change(&mut piece);
+            Totals::kept(&piece, 2)
+        };
+        assert_eq!(Totals::kept(&piece, 3), None);
+        assert_eq!(broken(&|piece| piece.rows = 6), None);
+        assert_eq!(broken(&|piece| piece.nulls.clear()), None);
+        assert_eq!(broken(&|piece| piece.digest.push('0')), None);
+        assert_eq!(broken(&|piece| piece.digest.replace_range(..1, "x")), None);
+        assert_eq!(broken(&|piece| piece.digest.replace_range(..2, "\u{e9}")), None);
+    }
 }

@@ -29,8 +29,5 @@ pub fn digest<E: From<Error>>(
     let count = shared.len();
     let rows = ask.ask(&sql::totals_by_piece(&sql::alone(source, &shared), count))?;
     let [found, _] = totals_of(&rows, count)?.all;
-    Ok(PieceDigest {
-        rows: found.rows,
-        digest: found.digest(),
-    })
+    Ok(found.of_piece())
 }

@@ -1,6 +1,6 @@
-//! A source against its pieces. Where a plan says which rows belong into a piece, one pass asks whether they are where they
-//! belong, and whether they are together those of the source: that costs the same however many pieces there are. Where not all is
-//! well, another gives the totals of every piece on both sides; only pieces that differ are looked into.
+//! A source against its pieces. Where it is known what the pieces have, only the source is read. Where a plan says which rows
+//! belong into a piece, one pass asks whether they are where they belong, and whether they are together those of the source:
+//! that costs the same however many pieces there are. Where not all is well, another gives the totals of every piece on both sides; only pieces that differ are looked into.
 //!
 //! Where a plan says which rows belong into a piece, each differing piece is compared by itself, so whatever is found of it is
 //! found there. Otherwise the rows are compared as one, and those that the source has not, or less often, are looked for in the
@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 
 use super::compare::{ByPiece, Options, Placed, compare, of_column, same_name, totals_of, verdict};
 use super::keys::{Examples, findings, index};
-use super::piece_set::{Described, PIECE, Picked, Piece, Planned};
+use super::piece_set::{Described, Kept, PIECE, Picked, Piece, Planned};
 use super::sql::{self, Shared, comparable};
 use super::{Finding, FindingKind, PieceRows, Validation, counted, shown};
-use crate::engine::Ask;
 use crate::engine::source::Source;
 use crate::engine::text::quoted_name;
+use crate::engine::{Ask, version};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Differing pieces that are compared one by one; of more it is only told that they differ.
@@ -50,11 +50,16 @@ pub(super) fn compare_pieces<E: From<Error>>(
     };
     let both = both(&numbered, rows, &common);
     let count = common.shared.len();
-    let in_place = match plan.filter(|plan| fits(plan, &rows.columns[0])) {
-        Some(plan) => in_place(ask, source, plan, &common)?,
-        None => None,
+    let mut whole = match rows.set.plan().and_then(|plan| plan.kept.as_ref()) {
+        Some(kept) if kept.columns[0] == columns && kept.columns[1] == rows.columns[0] => {
+            as_kept(ask, source, kept, &common)?
+        }
+        _ => None,
     };
-    let found = match in_place {
+    if let Some(plan) = plan.filter(|plan| whole.is_none() && fits(plan, &rows.columns[0])) {
+        whole = in_place(ask, source, plan, &common)?;
+    }
+    let found = match whole {
         Some(found) => found,
         None => totals_of(&ask.ask(&sql::totals_by_piece(&both, count))?, count)?,
     };
@@ -74,6 +79,23 @@ pub(super) fn compare_pieces<E: From<Error>>(
     );
     validation.pieces = pieces(rows, &common, &found);
     Ok(validation)
+}
+
+/// The totals of every piece as they were kept, if the source has those rows now and no others; only it is read.
+fn as_kept<E: From<Error>>(
+    ask: &mut dyn Ask<E>,
+    source: &Source,
+    kept: &Kept,
+    common: &Common,
+) -> Result<Option<ByPiece>, E> {
+    if version(ask)? != kept.duckdb {
+        return Ok(None);
+    }
+    let count = common.shared.len();
+    let left = sql::left_placed(source, &common.shared);
+    let rows = ask.ask(&sql::totals_placed(&left, count))?;
+    let placed = Placed::kept(&rows, count, &kept.pieces)?;
+    Ok(placed.filter(Placed::is_whole).map(Placed::by_piece))
 }
 
 /// The totals of every piece, if all rows of the source are in them, no others, and each where it belongs; of the source only

@@ -32,7 +32,7 @@ pub use deduplicate::{
 pub use digest::digest;
 pub use gaps::Gaps;
 pub use keys::Overlap;
-pub use piece_set::{PIECE, Piece, PieceSet, Planned};
+pub use piece_set::{Kept, PIECE, Piece, PieceSet, Planned};
 pub use pieces::{Digests, Layout, PieceDigest, Pieces, Whole, pieces};
 pub use references::Reference;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::compare::same_name;
 use super::sql::comparable;
-use super::{Layout, counted, shown};
+use super::{Digests, Layout, counted, shown};
 use crate::engine::source::Source;
 use crate::engine::text::quoted_name;
 use crate::engine::{Ask, described};
@@ -40,6 +40,19 @@ pub struct Planned {
     pub layout: Arc<dyn Layout + Send + Sync>,
     /// The columns of the source that this needs: name and type.
     pub cut_by: Vec<(String, String)>,
+    /// What the pieces have, where it is known that they did not change since that was written down.
+    pub kept: Option<Kept>,
+}
+
+/// What was found of pieces when they were written, and each row where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The DuckDB whose hash the digests are made of.
+    pub duckdb: String,
+    /// The columns of the source, and of the pieces: name and type.
+    pub columns: [Vec<(String, String)>; 2],
+    /// The pieces that have rows.
+    pub pieces: Digests,
 }
 
 /// One source, or several that are its pieces, in order.
@@ -112,6 +125,14 @@ impl PieceSet {
             is_whole: false,
             planned: Some(planned),
         }
+    }
+
+    /// The same, where a plan has cut them and this is known of them.
+    pub fn with_kept(mut self, kept: Kept) -> Self {
+        if let Some(planned) = &mut self.planned {
+            planned.kept = Some(kept);
+        }
+        self
     }
 
     /// What all of it is called.

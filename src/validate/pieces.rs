@@ -56,6 +56,8 @@ pub struct PieceDigest {
     pub rows: u64,
     /// 128 bits over its rows, as hexadecimal digits.
     pub digest: String,
+    /// The NULLs in each column, in order.
+    pub nulls: Vec<u64>,
 }
 
 /// The pieces that have rows, in order.
@@ -96,14 +98,10 @@ pub fn pieces<E: From<Error>>(
     };
     let both = sql::both_placed(whole.source, &lying, pieces.at, pieces.piece, &shared);
     let placed = Placed::read(&ask.ask(&sql::totals_placed(&both, count))?, count)?;
-    let digest = |totals: &Totals| PieceDigest {
-        rows: totals.rows,
-        digest: totals.digest(),
-    };
     let all = placed
         .pieces
         .iter()
-        .map(|(piece, totals)| (*piece, digest(totals)))
+        .map(|(piece, totals)| (*piece, totals.of_piece()))
         .collect();
     if placed.is_whole() {
         let sources = [whole.source, pieces.source];
@@ -171,11 +169,7 @@ fn by_piece<E: From<Error>>(
     let mut all = Vec::new();
     for (piece, [should, is]) in found.pieces {
         if is.rows > 0 {
-            let digest = PieceDigest {
-                rows: is.rows,
-                digest: is.digest(),
-            };
-            all.push((piece, digest));
+            all.push((piece, is.of_piece()));
         }
         if should == is {
             continue;

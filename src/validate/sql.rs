@@ -87,12 +87,16 @@ pub(super) fn both_placed(
     columns: &[Shared],
 ) -> String {
     let place = format!("{at}::BIGINT AS p, {number} IS DISTINCT FROM {at} AS w, ");
-    sides(
-        (left, "NULL::BIGINT AS p, false AS w, "),
-        (right, &place),
-        columns,
-    )
+    sides((left, NOT_PLACED), (right, &place), columns)
 }
+
+/// The left side of that alone.
+pub(super) fn left_placed(left: &Source, columns: &[Shared]) -> String {
+    side(0, (left, NOT_PLACED), columns, &|column| column.left.clone())
+}
+
+/// What is read besides the columns where rows lie in no piece.
+const NOT_PLACED: &str = "NULL::BIGINT AS p, false AS w, ";
 
 /// One source alone as such a side, all of it in piece 0.
 pub(super) fn alone(source: &Source, columns: &[Shared]) -> String {

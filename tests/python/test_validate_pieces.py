@@ -190,6 +190,39 @@ def test_what_happens_to_the_source_is_found_in_its_piece(
     assert ward.validate("t", done, on="id").ok
 
 
+def test_files_that_did_not_change_are_not_read_again(
+    filled: duckdb.DuckDBPyConnection, ward: duckward.Ward, tmp_path: pathlib.Path
+) -> None:
+    hows: list[dict[str, Any]] = [
+        {"by": "n", "pieces": 5}, {"by": "u", "value": True}, {"by": "s", "hash": 4}, {"rows": 100},
+        {"by": ["ts", "id"], "every": "month", "hash": 2},
+    ]  # fmt: skip
+    done = [ward.partition(ward.plan("t", **how), tmp_path / str(i)) for i, how in enumerate(hows)]
+    done[0] = ward.rebalance(done[0], target_rows=ROWS // 2)
+    filled.execute("call enable_logging('QueryLog')")
+    for one in done:
+        found = ward.validate("t", one)
+        told = found.to_dict()
+        assert (told["ok"], told["left_digest"]) == (True, told["right_digest"])
+        assert told["left_rows"] == told["right_rows"] == ROWS
+        rows = {piece["name"]: (piece["rows"], piece["nulls"]) for piece in found.pieces if piece["rows"]}
+        for piece in one.pieces:
+            files = [f"{one.path}/{file['path']}" for file in piece["files"]]
+            nulls = ", ".join(f"count(*) - count({name})" for name in rows[piece["name"]][1])
+            ((count, *others),) = filled.execute(
+                f"select count(*), {nulls} from read_parquet({files})"
+            ).fetchall()
+            assert rows[piece["name"]] == (count, dict(zip(rows[piece["name"]][1], others, strict=True)))
+    read = filled.execute("""
+        select message from duckdb_logs() where type = 'QueryLog' and message like '%UNION ALL%read_parquet%'
+    """)
+    assert read.fetchall() == []
+    filled.execute("call disable_logging()")
+    filled.execute("update t set n = null where id = 1")
+    for one in done:
+        assert not ward.validate("t", one).ok
+
+
 def test_rows_moved_between_files_are_found_in_both(
     filled: duckdb.DuckDBPyConnection, ward: duckward.Ward, tmp_path: pathlib.Path
 ) -> None:

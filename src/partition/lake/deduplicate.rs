@@ -147,7 +147,7 @@ fn thinned<E: From<Error>>(
                 if found.rows + removed != part.rows {
                     return Err(changed(&part).into());
                 }
-                (part.rows, part.digest) = (found.rows, found.digest);
+                (part.rows, part.digest, part.nulls) = (found.rows, found.digest, found.nulls);
                 part.files = vec![FileOnDisk {
                     path: format!("{directory}/{WRITTEN}"),
                     ..FileOnDisk::default()

@@ -46,6 +46,9 @@ pub struct Part {
     pub rows: u64,
     /// 128 bits over its rows, as hexadecimal digits, whatever their order; the same in the source when it was written.
     pub digest: String,
+    /// The NULLs in each column, in the order of the columns, where the pieces are files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nulls: Vec<u64>,
     /// Its table, where the pieces are tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,

@@ -79,6 +79,7 @@ impl<E: From<Error> + Reason> Run<'_, E> {
                 condition: planned.condition.clone(),
                 rows: piece.rows,
                 digest: piece.digest,
+                nulls: piece.nulls,
                 table: None,
                 files: move_piece(&from, &self.staging, &manifest::directory(self.plan, number))?,
             };
