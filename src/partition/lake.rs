@@ -21,15 +21,16 @@ pub use manifest::{FileOnDisk, Manifest, Part};
 
 use super::column::{check_names, columns, named, unknown};
 use super::done::{Partitioning, Place};
-use super::pieces::{Located, numbered, parts, relation};
+use super::pieces::{numbered, parts};
 use super::plan::{MOST, Plan, replan};
 use super::progress::{Course, Watch};
+use super::work::Work;
 use crate::engine::source::Source;
 use crate::engine::text::{plain_pattern, quoted};
 use crate::engine::{Ask, Reason, version};
 use crate::error::{Error, Result};
 use crate::units::Bytes;
-use crate::validate::{Finding, Layout};
+use crate::validate::Finding;
 use staging::{Staging, broken};
 use writing::Run;
 
@@ -126,12 +127,7 @@ pub fn partition<E: From<Error> + Reason>(
     if options.batch_rows == Some(0) {
         return Err(Error::invalid("batch_rows", "0", "give 1 or more").into());
     }
-    let work = Work {
-        source,
-        columns,
-        layout: plan,
-        same: Vec::new(),
-    };
+    let work = Work::new(plan, source, columns);
     cut(
         ask,
         watch,
@@ -183,27 +179,11 @@ pub fn rebalance<E: From<Error> + Reason>(
         staging::sweep(path)?;
         return Ok(None);
     }
-    let by_place: Vec<(usize, &Part)> = changed
-        .iter()
-        .filter_map(|(number, part)| Some((next.place(*number)?, *part)))
-        .collect();
-    let by_place = Located::new(&place, &next.plan, &by_place);
-    let work = Work {
-        source: Source {
-            name: source.name,
-            relation: relation(&place, changed.iter().map(|(_, part)| *part)),
-        },
-        columns: manifest.columns.clone(),
-        layout: if next.plan.is_by_row_number() {
-            &by_place
-        } else {
-            &next.plan
-        },
-        same: same
-            .into_iter()
-            .map(|(number, number_before)| (number, before[&number_before].clone()))
-            .collect(),
-    };
+    let same = same
+        .into_iter()
+        .map(|(number, number_before)| (number, before[&number_before].clone()));
+    let named = (source.name, manifest.columns.clone());
+    let work = Work::again(&next, &place, named, &changed, same.collect());
     let options = Options {
         replace: true,
         ..Options::default()
@@ -212,17 +192,6 @@ pub fn rebalance<E: From<Error> + Reason>(
     // From here on nobody else can put another in its place.
     check::same(path, manifest)?;
     cut(ask, watch, &next.plan, work, staging, &options, room).map(Some)
-}
-
-/// What is cut, and what is taken over.
-struct Work<'a> {
-    /// The rows that are written, and their columns: name and type.
-    source: Source,
-    columns: Vec<(String, String)>,
-    /// Where they belong.
-    layout: &'a dyn Layout,
-    /// Pieces of the target that stay, with the numbers that they get.
-    same: Vec<(usize, Part)>,
 }
 
 /// Cuts a source, whose columns are name and type, whatever the plan says of it.
@@ -247,7 +216,7 @@ fn cut<E: From<Error> + Reason>(
         options,
         source: work.source,
         columns: work.columns,
-        layout: work.layout,
+        layout: &*work.layout,
         same: work.same,
         staging,
         room,

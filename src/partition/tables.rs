@@ -20,9 +20,10 @@ use super::column::{check_names, columns, named};
 use super::disk::Load;
 use super::done::{Partitioning, Place};
 use super::lake::{Manifest, Part};
-use super::pieces::{Located, numbered, parts, relation};
+use super::pieces::{numbered, parts, relation};
 use super::plan::{Next, Plan, replan};
 use super::progress::{Course, Stage, Watch};
+use super::work::Work;
 use crate::engine::source::Source;
 use crate::engine::{Ask, described, version};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,12 +60,7 @@ pub fn partition<E: From<Error>>(
         check_names(&source, &found)?;
         let columns = named(found);
         plan.check_columns(&columns)?;
-        let work = Work {
-            source,
-            columns,
-            layout: plan,
-            same: Vec::new(),
-        };
+        let work = Work::new(plan, source, columns);
         let wanted = Wanted {
             plan,
             template,
@@ -105,27 +101,9 @@ pub fn rebalance<E: From<Error>>(
         let Some((same, changed)) = apart(ask, &place, &next, same, &parts)? else {
             return Ok(None);
         };
-        let by_place: Vec<(usize, &Part)> = changed
-            .iter()
-            .filter_map(|(number, part)| Some((next.place(*number)?, *part)))
-            .collect();
-        let by_place = Located::new(&place, &next.plan, &by_place);
-        let work = Work {
-            source: Source {
-                name: source.name,
-                relation: relation(&place, changed.iter().map(|(_, part)| *part)),
-            },
-            columns: manifest.columns.clone(),
-            layout: if next.plan.is_by_row_number() {
-                &by_place
-            } else {
-                &next.plan
-            },
-            same: same
-                .into_iter()
-                .map(|(number, _, part)| (number, part.clone()))
-                .collect(),
-        };
+        let same = same.into_iter().map(|(number, _, part)| (number, part.clone()));
+        let named = (source.name, manifest.columns.clone());
+        let work = Work::again(&next, &place, named, &changed, same.collect());
         let wanted = Wanted {
             plan: &next.plan,
             template: &home.as_template(),
@@ -134,17 +112,6 @@ pub fn rebalance<E: From<Error>>(
         };
         written(ask, watch, &wanted, work).map(Some)
     })
-}
-
-/// What is cut, and what is taken over.
-struct Work<'a> {
-    /// The rows that are written, and their columns.
-    source: Source,
-    columns: Vec<Named>,
-    /// Where they belong.
-    layout: &'a dyn Layout,
-    /// Pieces of before that stay, with the numbers that they get.
-    same: Vec<(usize, Part)>,
 }
 
 /// A piece that stays: its number, the one that it had, and what it is.
@@ -424,7 +391,7 @@ fn written<E: From<Error>>(
         names,
         source: work.source,
         columns: work.columns,
-        layout: work.layout,
+        layout: &*work.layout,
         same: work.same,
         is_staged: false,
     };
@@ -726,12 +693,7 @@ mod tests {
         let mut plan = Plan::new(&source, vec![("a".to_owned(), "INTEGER".to_owned())], vec![cut]);
         plan.pieces[0].rows = 1;
         plan.pieces[0].bytes = Bytes::mib(40);
-        let work = Work {
-            source,
-            columns: plan.columns.clone(),
-            layout: &plan,
-            same: Vec::new(),
-        };
+        let work = Work::new(&plan, source, plan.columns.clone());
         let home = Home {
             database: "d".to_owned(),
             schema: "main".to_owned(),

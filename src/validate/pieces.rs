@@ -34,6 +34,20 @@ pub trait Layout: fmt::Debug {
     fn name(&self, piece: usize) -> String;
 }
 
+impl<L: Layout + ?Sized> Layout for &L {
+    fn is_said_by_rows(&self) -> bool {
+        (**self).is_said_by_rows()
+    }
+
+    fn numbered(&self, relation: &str) -> String {
+        (**self).numbered(relation)
+    }
+
+    fn name(&self, piece: usize) -> String {
+        (**self).name(piece)
+    }
+}
+
 /// Rows that lie in pieces.
 #[derive(Clone, Copy, Debug)]
 pub struct Pieces<'a> {
