@@ -54,7 +54,7 @@ impl Partitioning {
             .manifest
             .pieces
             .iter()
-            .map(|part| (part.name.as_str(), relation(&self.place, std::iter::once(part))))
+            .map(|part| (part.name.as_str(), self.relation(part)))
             .collect();
         let pieces = plan
             .pieces
@@ -96,9 +96,13 @@ impl Partitioning {
         PieceSet::planned(self.place.to_string(), pieces, planned)
     }
 
-    /// The rows of a piece.
+    /// The rows of a piece; of a table by its name, so that its rows have their numbers.
     pub(super) fn relation(&self, part: &Part) -> String {
-        relation(&self.place, std::iter::once(part))
+        match (&self.place, &part.table) {
+            (Place::Directory(_), _) => relation(&self.place, std::iter::once(part)),
+            (Place::Tables(home), Some(table)) => home.table(table),
+            (Place::Tables(_), None) => self.empty(),
+        }
     }
 
     /// The rows of a piece in files, each with its place as `rowid`.
