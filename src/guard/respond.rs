@@ -181,8 +181,16 @@ impl Instance {
     /// # Errors
     /// The engine's.
     pub fn memory(&self) -> Result<InstanceMemory, EngineError> {
-        let session = self.guarded_session()?;
-        let memory = instance_memory(&**session)?;
+        // Asked many times a second: whether the connection still stands is only asked where it does not answer.
+        let mut session = self.session.lock();
+        self.check_guarded()?;
+        let memory = match instance_memory(&**session) {
+            Err(error) if error.class == Class::Connection => {
+                session = self.reopened(session);
+                instance_memory(&**session)?
+            }
+            answered => answered?,
+        };
         let mut limits = self.limits.lock();
         if memory.limit != limits.now.to_string()
             && let Some(theirs) = Bytes::from_printed(&memory.limit)
