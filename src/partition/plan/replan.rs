@@ -47,7 +47,7 @@ impl Next {
 /// The plan of pieces that are nearer to `target` rows each, of what `source` has now in the pieces of `plan`; none where
 /// they need no change. Pieces by range or time that are too large are split where their rows are, small neighbours put
 /// together; by hash there are more pieces, or fewer; small values are put together. Of several columns one is cut anew,
-/// see [`chosen`]. `located` has the rows of the source, each with the number of the piece that it lies in.
+/// the first that can be split. `located` has the rows of the source, each with the number of the piece that it lies in.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] where pieces by row number are too large, or are cut by another column, too; those of whoever answers.
