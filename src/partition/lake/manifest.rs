@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::plan::{Plan, Rule};
 
-/// The manifest's file in the directory. DuckDB and others leave out names that begin with an underscore or a dot.
+/// The manifest's file in the directory. Readers of a directory leave out names that begin with an underscore.
 pub(super) const FILE: &str = "_duckward.json";
 /// The form in which manifests are kept.
 const VERSION: u32 = 1;
