@@ -13,24 +13,26 @@ from bench import BenchError, Row, in_child, turns
 from validate import BUDGET, COLUMNS, make
 
 PIECES = 24
+FEW, MANY = 10, 1000
 
 
 def cut(folder: str, rows: int) -> None:
-    """The table `a`, a partitioning of it, and tables `a_0` to `a_23`, of which two share 1,000 keys."""
+    """The table `a`, partitionings of it, and tables `a_0` to `a_23`, of which two share 1,000 keys."""
     import duckdb
 
     import duckward
 
     make(f"{folder}/data.duckdb", rows)
     with duckdb.connect(f"{folder}/data.duckdb") as con, duckward.guard(con, memory=BUDGET) as ward:
-        ward.partition(ward.plan("a", by="id", pieces=PIECES), f"{folder}/lake")
+        for pieces in (PIECES, FEW, MANY):
+            ward.partition(ward.plan("a", by="id", pieces=pieces), f"{folder}/lake{pieces}")
         # Every piece has keys from the least to the largest; else joins of two skip nearly everything.
         for number in range(PIECES):
             con.execute(f"create table a_{number} as from a where hash(id) % {PIECES} = {number}")
         con.execute("insert into a_7 from a_3 order by id limit 1000")
 
 
-def one(folder: str, kind: str) -> dict[str, Any]:
+def one(folder: str, kind: str, pieces: int = PIECES) -> dict[str, Any]:
     """Seconds of one way to look at the pieces, in a process of its own, and what was found."""
     import duckdb
 
@@ -42,7 +44,7 @@ def one(folder: str, kind: str) -> dict[str, Any]:
     if kind == "scan":
         began = time.perf_counter()
         con.execute(f"select sum(hash({COLUMNS})) from a").fetchall()
-        con.execute(f"select sum(hash({COLUMNS})) from '{folder}/lake/**/*.parquet'").fetchall()
+        con.execute(f"select sum(hash({COLUMNS})) from '{folder}/lake{pieces}/**/*.parquet'").fetchall()
     elif kind == "pairs":
         began = time.perf_counter()
         pairs = [
@@ -56,7 +58,7 @@ def one(folder: str, kind: str) -> dict[str, Any]:
         import duckward
 
         ward = duckward.guard(con, memory=BUDGET)
-        done = duckward.Partitioning.load(f"{folder}/lake")
+        done = duckward.Partitioning.load(f"{folder}/lake{pieces}")
         began = time.perf_counter()
         if kind == "pieces":
             found = len(ward.validate("a", done).findings)
@@ -86,7 +88,21 @@ def pieces(quick: bool) -> Iterator[Row]:
             "<= 1.5",
             ratio <= 1.5,
             f"{rows} rows; a scan hashes all columns of the table and of its files: {middle['scan']:.1f} s; "
-            "validating computes the SHA-256 of files, too",
+            "validating reads the table, and compares the SHA-256 of files with what was written",
+        )
+        flat = {}
+        for pieces in (FEW, MANY):
+            found = [in_child(one, folder=folder, kind="pieces", pieces=pieces) for _ in range(rounds)]
+            if any(one_of["found"] for one_of in found):
+                raise BenchError(f"a wrong verdict over {pieces} pieces")
+            flat[pieces] = statistics.median(one_of["seconds"] for one_of in found)
+        growth = flat[MANY] / flat[FEW]
+        yield Row(
+            f"validate: {MANY} pieces over {FEW}",
+            f"{growth:.2f} x the time",
+            "<= 1.2",
+            growth <= 1.2,
+            f"{flat[FEW]:.1f} s and {flat[MANY]:.1f} s",
         )
         yield Row(
             f"validate: keys of {PIECES} tables",
