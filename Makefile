@@ -48,7 +48,7 @@ help: ## Says what there is
 demo: .venv/.ready ## The main job on real data: queries that plain DuckDB dies of, with and without duckward
 	$(BIN)/duckward demo $(DEMO_ARGS)
 
-test: test-rust test-python stubs ## All tests: Rust, Python on every supported DuckDB, stubs
+test: test-rust test-native test-python stubs ## All tests: Rust, the native engine, Python on every supported DuckDB, stubs
 
 lint: lint-rust lint-python deny ## Format, lints, types, documentation, licences
 
@@ -66,7 +66,7 @@ fuzz: $(foreach duckdb,$(DUCKDBS),$(venv-$(duckdb))/.ready) ## Random statements
 
 # ---------------------------------------------------------------- pieces of test
 
-.PHONY: test-rust test-python $(DUCKDBS:%=test-python-%) stubs
+.PHONY: test-rust test-native test-python $(DUCKDBS:%=test-python-%) stubs
 test-rust: ## Rust tests: units, laws, simulation, documented examples, with and without the Python face
 	$(CARGO) test $(LOCKED) $(CARGO_TEST_ARGS)
 	@lib=$$($(PYTHON) -c 'import sysconfig as s; print(s.get_config_var("LIBDIR"), s.get_config_var("LDLIBRARY"), sep="/")'); \
@@ -76,6 +76,20 @@ test-rust: ## Rust tests: units, laws, simulation, documented examples, with and
 	else \
 	    echo "not run: Rust tests of the Python face, which link $$lib (Debian: apt-get install libpython3-dev); pytest tests the face itself"; \
 	fi
+
+# The library of the wheel has DuckDB's C interface, so no C++ is compiled. It wants Python's symbols when it is loaded.
+NATIVE := $(HOME)/.cache/duckward/native
+test-native: .venv/.ready ## Laws of the engine that is DuckDB in the same process, by the library in the wheel
+	@lib=$$($(BIN)/python -c 'import sysconfig as s; print(s.get_config_var("LIBDIR"), s.get_config_var("INSTSONAME"), sep="/")'); \
+	if [[ ! -e $$lib ]]; then \
+	    echo "not run: tests of the native engine, which need $$lib (Debian: apt-get install libpython3-dev)"; exit 0; \
+	fi; \
+	mkdir -p $(NATIVE); \
+	ln -sfn "$$($(BIN)/python -c 'import _duckdb; print(_duckdb.__file__)')" $(NATIVE)/libduckdb.so; \
+	set -x; export DUCKDB_LIB_DIR=$(NATIVE) RUSTFLAGS="-C link-arg=-Wl,--unresolved-symbols=ignore-in-shared-libs"; \
+	$(CARGO) clippy $(LOCKED) --all-targets --features native --target-dir target/native -- -D warnings; \
+	$(CARGO) test $(LOCKED) --features native --target-dir target/native --test native --no-run; \
+	LD_PRELOAD=$$lib LD_LIBRARY_PATH=$(NATIVE) $(CARGO) test $(LOCKED) --features native --target-dir target/native --test native $(CARGO_TEST_ARGS)
 
 test-python: $(DUCKDBS:%=test-python-%) ## Python tests on DuckDB 2.0, 1.5 and 1.4 (one of them: make test-python-1.4)
 

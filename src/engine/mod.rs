@@ -1,9 +1,11 @@
 //! The only door to a database. An [`Engine`] makes [`Session`]s; a session runs statements and can be interrupted.
 //!
-//! `scripted` is the test double; `host` is a connection that the host program already has (in Python the user's own
+//! `native` is DuckDB in this process; `scripted` is the test double; `host` is a connection that the host program already has (in Python the user's own
 //! `DuckDBPyConnection`, which the Python face hands in).
 
 pub mod host;
+#[cfg(feature = "native")]
+pub mod native;
 pub mod scripted;
 pub mod source;
 pub mod text;
@@ -53,6 +55,33 @@ pub enum Class {
     Statement,
     /// The host's own error (an exception in a user-defined function).
     Host,
+}
+
+impl Class {
+    /// The class by the fixed prefix of DuckDB's messages, where an interface passes on nothing but the text
+    /// (an Arrow stream's `get_last_error`, the `duckdb` crate).
+    pub fn of_text(text: &str) -> Self {
+        const PREFIXES: [(&str, Class); 13] = [
+            ("Out of Memory Error:", Class::OutOfMemory),
+            ("INTERRUPT Error:", Class::Interrupt),
+            ("IO Error:", Class::Io),
+            ("HTTP Error:", Class::Io),
+            ("TransactionContext Error:", Class::Transaction),
+            ("Transaction Error:", Class::Transaction),
+            ("Connection Error:", Class::Connection),
+            ("Resource In Use Error:", Class::Busy),
+            ("Constraint Error:", Class::Constraint),
+            ("Corrupt", Class::Corruption),
+            ("Data Corruption Error:", Class::Corruption),
+            ("FATAL Error:", Class::Fatal),
+            ("INTERNAL Error:", Class::Fatal),
+        ];
+        PREFIXES
+            .iter()
+            .filter_map(|(prefix, class)| text.find(prefix).map(|at| (at, *class)))
+            .min_by_key(|(at, _)| *at)
+            .map_or(Class::Statement, |(_, class)| class)
+    }
 }
 
 impl fmt::Display for EngineError {
@@ -221,4 +250,19 @@ pub fn instance_memory(session: &dyn Session) -> Result<InstanceMemory, EngineEr
         spilled: sum(1),
         limit,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_read_from_the_first_prefix_of_a_text() {
+        let wrapped = "C Data interface error: Out of Memory Error: failed ... (see IO Error: x)";
+        assert_eq!(Class::of_text(wrapped), Class::OutOfMemory);
+        assert_eq!(
+            Class::of_text("Conversion Error: Could not convert string 'x'"),
+            Class::Statement
+        );
+    }
 }

@@ -111,31 +111,6 @@ fn stopped(stop: Option<Stop>) -> Option<Failure> {
     })
 }
 
-/// The class by the fixed prefix of DuckDB's messages, where an interface passes on nothing but the text
-/// (an Arrow stream's `get_last_error`).
-pub fn class_of_text(text: &str) -> Class {
-    const PREFIXES: [(&str, Class); 13] = [
-        ("Out of Memory Error:", Class::OutOfMemory),
-        ("INTERRUPT Error:", Class::Interrupt),
-        ("IO Error:", Class::Io),
-        ("HTTP Error:", Class::Io),
-        ("TransactionContext Error:", Class::Transaction),
-        ("Transaction Error:", Class::Transaction),
-        ("Connection Error:", Class::Connection),
-        ("Resource In Use Error:", Class::Busy),
-        ("Constraint Error:", Class::Constraint),
-        ("Corrupt", Class::Corruption),
-        ("Data Corruption Error:", Class::Corruption),
-        ("FATAL Error:", Class::Fatal),
-        ("INTERNAL Error:", Class::Fatal),
-    ];
-    PREFIXES
-        .iter()
-        .filter_map(|(prefix, class)| text.find(prefix).map(|at| (at, *class)))
-        .min_by_key(|(at, _)| *at)
-        .map_or(Class::Statement, |(_, class)| class)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,15 +169,5 @@ mod tests {
             "Failed to commit: Could not write file: No space left on device",
         );
         assert_eq!(classify(&commit, None), Failure::DiskFull);
-    }
-
-    #[test]
-    fn a_class_is_read_from_the_first_prefix_of_a_text() {
-        let wrapped = "C Data interface error: Out of Memory Error: failed ... (see IO Error: x)";
-        assert_eq!(class_of_text(wrapped), Class::OutOfMemory);
-        assert_eq!(
-            class_of_text("Conversion Error: Could not convert string 'x'"),
-            Class::Statement
-        );
     }
 }

@@ -10,7 +10,6 @@ use pyo3::types::PyType;
 use crate::engine::host::Stop;
 use crate::engine::{Class, EngineError};
 use crate::error::{Error, ErrorKind};
-use crate::fallback::classify::class_of_text;
 use crate::ward::{Failed, Report};
 
 use super::report::PyReport;
@@ -93,7 +92,7 @@ fn class_of(py: Python<'_>, error: &PyErr, message: &str) -> Class {
         }
     }
     // DuckDB has no class for corruption, and pyarrow wraps an error of a stream: the text is all there is.
-    match class_of_text(message) {
+    match Class::of_text(message) {
         Class::Statement if !error.is_instance(py, types.base.bind(py)) => Class::Host,
         class => class,
     }

@@ -21,9 +21,8 @@ use super::signals::CtrlC;
 use super::slot::Seat;
 use super::statement::Statement;
 use super::ward::PyWard;
-use crate::engine::{EngineError, Stream};
+use crate::engine::{Class, EngineError, Stream};
 use crate::error::{Error, ErrorKind};
-use crate::fallback::classify::class_of_text;
 use crate::fallback::ladder::Rung;
 use crate::fallback::spool::{Spool, Spooled, free_space, read};
 use crate::guard::Level;
@@ -138,7 +137,7 @@ pub(super) fn fault(error: PyErr, py: Python<'_>, original: &mut Option<PyErr>) 
 pub(super) fn stream_error(error: &ArrowError) -> EngineError {
     let message = error.to_string();
     EngineError {
-        class: class_of_text(&message),
+        class: Class::of_text(&message),
         message: own_message(&message).to_owned(),
     }
 }
