@@ -117,10 +117,11 @@ pub(super) fn rows_of_share(plan: &Plan, memory: Bytes) -> u64 {
 /// the numbers say nothing of where rows are: those of an open transaction are far above the others.
 pub(super) fn shares(plan: &Plan, end: u64, rows: u64) -> Vec<Share> {
     let fit = rows.max(1);
-    let count = end / fit;
-    if count < 2 || end / 4 > plan.rows {
+    if end / 4 > plan.rows {
         return vec![Share::All];
     }
+    // One is by numbers, too: it can be halved, and another time there may be more memory, or less.
+    let count = (end / fit).max(1);
     let bound =
         |share: u64| u64::try_from(u128::from(end) * u128::from(share) / u128::from(count)).unwrap_or(end);
     (0..count)
@@ -358,7 +359,12 @@ mod tests {
     #[test]
     fn a_small_table_is_one_share_and_so_is_one_whose_numbers_are_far_apart() {
         let of = |end| shares(&plan(20_000_000), end, 10_000_000);
-        assert_eq!(of(19_999_999), [Share::All]);
+        let whole = Share::Rows {
+            from: 0,
+            to: 19_999_999,
+            open: true,
+        };
+        assert_eq!(of(19_999_999), [whole]);
         assert_eq!(of(20_000_000).len(), 2);
         assert_eq!(of(1 << 60), [Share::All]);
     }
