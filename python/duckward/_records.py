@@ -16,6 +16,9 @@ import pyarrow as pa
 # Records that are converted at once: at first, at least and at most; and the bytes that should come of it.
 FIRST, FEWEST, MOST, CHUNK = 1024, 16, 16_384, 4 << 20
 
+# Rows of a row group as DuckDB makes it.
+ROW_GROUP = 122_880
+
 # The Arrow type of each kind of value, always the same: so tables of several chunks fit together.
 KINDS: dict[str, pa.DataType] = {
     "bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string(), "blob": pa.binary(),
@@ -101,6 +104,18 @@ def size(table: pa.Table) -> int:
         return int(table.nbytes)
     except pa.ArrowException:
         return int(table.get_total_buffer_size())
+
+
+def in_row_groups(tables: list[pa.Table], start: int, count: int) -> pa.Table:
+    """Rows of tables as one, in chunks of a row group where Arrow can join them."""
+    # Smaller chunks DuckDB inserts on one thread.
+    table = pa.concat_tables(tables, promote_options="default").slice(start, count)
+    try:
+        groups = [table.slice(at, ROW_GROUP).combine_chunks() for at in range(0, table.num_rows, ROW_GROUP)]
+    except pa.ArrowException:
+        # Some types cannot be joined, as dictionaries that differ within a list.
+        return table
+    return pa.concat_tables(groups) if groups else table
 
 
 def as_table(chunk: Any) -> pa.Table | None:

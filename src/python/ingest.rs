@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyList, PyString};
 
 use super::ask::{Asking, Stopped};
 use super::convert::pyarrow_batch;
@@ -308,6 +308,11 @@ impl<'py> Loader<'py> {
         Ok(Some((chunk, bytes)))
     }
 
+    /// Rows in the buffer.
+    fn held(&self) -> PyResult<u64> {
+        self.buffer.iter().map(length).sum()
+    }
+
     /// Whether a chunk can be put behind what is in the buffer: not where its values have other types.
     fn fits(&self, chunk: &Bound<'py, PyAny>) -> PyResult<bool> {
         let py = self.py();
@@ -442,16 +447,18 @@ impl Load<Stopped> for Loader<'_> {
 
     fn offer(&mut self, records: Range<u64>, first: Option<u64>) -> Result<Layout, Stopped> {
         let py = self.py();
-        let pyarrow = py.import(intern!(py, "pyarrow"))?;
-        let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "promote_options"), intern!(py, "default"))?;
-        let mut table = pyarrow
-            .call_method(
-                intern!(py, "concat_tables"),
-                (PyList::new(py, &self.buffer)?,),
-                Some(&keywords),
-            )?
-            .call_method1(intern!(py, "slice"), (records.start, records.end - records.start))?;
+        let mut table = py.import(intern!(py, "duckward._records"))?.call_method1(
+            intern!(py, "in_row_groups"),
+            (
+                PyList::new(py, &self.buffer)?,
+                records.start,
+                records.end - records.start,
+            ),
+        )?;
+        if records.start == 0 && length(&table)? == self.held()? {
+            // What was joined is not held twice.
+            self.buffer = vec![table.clone()];
+        }
         if let Some(first) = first {
             let first = i64::try_from(first).unwrap_or(i64::MAX);
             let count = i64::try_from(records.end - records.start).unwrap_or(i64::MAX);
