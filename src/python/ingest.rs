@@ -308,11 +308,6 @@ impl<'py> Loader<'py> {
         Ok(Some((chunk, bytes)))
     }
 
-    /// Rows in the buffer.
-    fn held(&self) -> PyResult<u64> {
-        self.buffer.iter().map(length).sum()
-    }
-
     /// Whether a chunk can be put behind what is in the buffer: not where its values have other types.
     fn fits(&self, chunk: &Bound<'py, PyAny>) -> PyResult<bool> {
         let py = self.py();
@@ -447,18 +442,13 @@ impl Load<Stopped> for Loader<'_> {
 
     fn offer(&mut self, records: Range<u64>, first: Option<u64>) -> Result<Layout, Stopped> {
         let py = self.py();
-        let mut table = py.import(intern!(py, "duckward._records"))?.call_method1(
-            intern!(py, "in_row_groups"),
-            (
-                PyList::new(py, &self.buffer)?,
-                records.start,
-                records.end - records.start,
-            ),
-        )?;
-        if records.start == 0 && length(&table)? == self.held()? {
-            // What was joined is not held twice.
-            self.buffer = vec![table.clone()];
-        }
+        let joined = py
+            .import(intern!(py, "duckward._records"))?
+            .call_method1(intern!(py, "in_row_groups"), (PyList::new(py, &self.buffer)?,))?;
+        // What was joined is not held twice, and not joined again for a part of it.
+        self.buffer = vec![joined.clone()];
+        let mut table =
+            joined.call_method1(intern!(py, "slice"), (records.start, records.end - records.start))?;
         if let Some(first) = first {
             let first = i64::try_from(first).unwrap_or(i64::MAX);
             let count = i64::try_from(records.end - records.start).unwrap_or(i64::MAX);
